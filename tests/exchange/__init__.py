@@ -1,0 +1,1 @@
+"""A simulated venue: a seeded matching engine behind the real protocols of Binance, Kraken and Coinbase."""
