@@ -1,0 +1,501 @@
+// bind.cpp - what Python may call of the rings; nothing is decided here.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <array>
+
+#include "broadcast.hpp"
+#include "fixed_queue.hpp"
+#include "ndjson.hpp"
+#include "seqlock.hpp"
+#include "spsc.hpp"
+#include "tops.hpp"
+#include "tops_rows.hpp"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+using namespace lob;
+
+namespace {
+
+using Writer = RingWriter<>;
+using SpscW = SpscWriter<>;
+using SpscR = SpscReader<>;
+using BroadcastW = BroadcastWriter<>;
+using BroadcastR = BroadcastReader<>;
+using Queue = RequestQueue<>;
+using BoardT = Board<>;
+
+struct BoardOwner {
+    explicit BoardOwner(Segment& segment) : header(segment.header()) {}
+    void take_over(std::uint32_t pid) {
+        header.epoch.fetch_add(1);
+        header.writer_pid.store(pid);
+        beat();
+        set_state(RingState::open);
+    }
+    void beat() { header.heartbeat_ns.store(mono_ns(), std::memory_order_relaxed); }
+    void set_state(RingState state) { header.state.store(static_cast<std::uint32_t>(state), std::memory_order_release); }
+    Header& header;
+};
+
+constexpr std::int64_t MS = 1'000'000;
+
+WaitMode wait_mode(const std::string& name) {
+    if (name == "spin") return WaitMode::spin;
+    if (name == "yield") return WaitMode::yield;
+    if (name == "block") return WaitMode::block;
+    if (name == "auto") return WaitMode::automatic;
+    throw std::invalid_argument("no wait mode '" + name + "': spin, yield, block or auto");
+}
+
+// A whole record from Python, padded to words. Its size_bytes is set from the length.
+std::vector<std::uint64_t> staged(nb::bytes record) {
+    if (record.size() < sizeof(RecordHeader)) throw std::invalid_argument("a record is at least a header long");
+    std::vector<std::uint64_t> words((record.size() + 7) / 8);
+    std::memcpy(words.data(), record.c_str(), record.size());
+    reinterpret_cast<RecordHeader*>(words.data())->size_bytes = static_cast<std::uint32_t>(words.size() * 8);
+    return words;
+}
+
+// A record from Python, at an address where its words may be read. Throws if it is shorter than it says.
+class Aligned {
+public:
+    const RecordHeader& of(nb::bytes record) {
+        if (record.size() < sizeof(RecordHeader)) throw std::invalid_argument("a record is at least a header long");
+        words_.resize((record.size() + 7) / 8);
+        std::memcpy(words_.data(), record.c_str(), record.size());
+        const auto& header = *reinterpret_cast<const RecordHeader*>(words_.data());
+        if (header.size_bytes > record.size())
+            throw std::invalid_argument("a record of " + std::to_string(record.size()) + " bytes says that it has " +
+                                        std::to_string(header.size_bytes));
+        return header;
+    }
+
+private:
+    std::vector<std::uint64_t> words_;
+};
+
+// Lines of single records: what a printer needs.
+struct Lines {
+    nb::bytes take() {
+        nb::bytes text(out.view().data(), out.size());
+        out.clear();
+        return text;
+    }
+    Ndjson ndjson;
+    Aligned record;
+    TextBuffer out;
+};
+
+// The newest tops of records that Python holds.
+struct TopsOfBytes {
+    Tops tops;
+    Aligned record;
+};
+
+// Writes a raw record in place. 0: written, 1: the ring is full, 2: larger than the ring takes.
+int write_raw(SpscW& writer, int type, int connection, std::uint32_t session, std::int64_t recv_ns, std::int64_t origin_ns,
+              nb::bytes url, nb::bytes payload) {
+    const std::uint64_t size = sizeof(RecordHeader) + sizeof(RawBody) + url.size() + payload.size();
+    if (!writer.fits(size)) return 2;
+    RecordHeader* record = writer.claim(static_cast<std::uint32_t>(size));
+    if (record == nullptr) return 1;
+    record->type = static_cast<std::uint16_t>(type);
+    record->flags = 0;
+    record->raw_seq = record->ring_seq;
+    record->exch_ns = 0;
+    record->recv_ns = recv_ns;
+    record->origin_ns = origin_ns;
+    record->instrument = NO_INSTRUMENT;
+    record->version = 0;
+    record->connection = static_cast<std::uint16_t>(connection);
+    record->session = session;
+    auto* body = reinterpret_cast<RawBody*>(record + 1);
+    body->url_bytes = static_cast<std::uint32_t>(url.size());
+    body->payload_bytes = static_cast<std::uint32_t>(payload.size());
+    auto* text = reinterpret_cast<char*>(body + 1);
+    std::memcpy(text, url.c_str(), url.size());
+    std::memcpy(text + url.size(), payload.c_str(), payload.size());
+    record->stage_ns[0] = stage_stamp(origin_ns, mono_ns());
+    record->stage_ns[1] = record->stage_ns[2] = record->stage_ns[3] = 0;
+    writer.commit(record->ring_seq);
+    return 0;
+}
+
+nb::dict header_facts(const Segment& segment) {
+    const Header& h = segment.header();
+    nb::dict facts;
+    facts["kind"] = static_cast<int>(segment.kind());
+    facts["policy"] = static_cast<int>(segment.policy());
+    facts["capacity_bytes"] = segment.capacity_bytes();
+    facts["nonce"] = h.nonce;
+    facts["epoch"] = h.epoch.load();
+    facts["state"] = h.state.load();
+    facts["writer_pid"] = h.writer_pid.load();
+    facts["heartbeat_ns"] = h.heartbeat_ns.load();
+    facts["manifest_version"] = h.manifest_version.load();
+    facts["first_position"] = h.first_position;
+    facts["latest"] = h.latest.load();  // before the tail, and the tail before the intent: each is at most the next
+    facts["tail"] = h.tail.load();
+    facts["intent"] = h.intent.load();
+    facts["records"] = h.records.load();
+    facts["bytes"] = h.bytes.load();
+    facts["drops"] = h.drops.load();
+    facts["full_waits"] = h.full_waits.load();
+    nb::list readers;
+    for (const auto& reader : h.readers)
+        if (reader.state.load() != 0) {
+            nb::dict r;
+            r["name"] = std::string(reader.name, strnlen(reader.name, sizeof reader.name));
+            r["slot"] = &reader - h.readers;
+            r["position"] = reader.position.load();
+            r["pid"] = reader.pid.load();
+            r["lost"] = reader.lost.load();
+            r["seq"] = reader.seq.load();
+            readers.append(r);
+        }
+    facts["readers"] = readers;
+    return facts;
+}
+
+template <class W, class Class>
+void bind_writer(Class& c) {
+    c.def("take_over", &W::take_over, "pid"_a)
+        .def("beat", &W::beat)
+        .def("set_state", [](W& w, int state) { w.set_state(static_cast<RingState>(state)); })
+        .def("drop", &W::drop)
+        .def("take_dropped", &W::take_dropped)
+        .def("fits", &W::fits, "size_bytes"_a)
+        .def("wait_free",
+             [](W& w, std::uint64_t size_bytes, const std::string& mode, int timeout_ms) {
+                 const WaitMode parsed = wait_mode(mode);
+                 nb::gil_scoped_release release;
+                 return w.wait_free(size_bytes, parsed, timeout_ms * MS);
+             },
+             "size_bytes"_a, "mode"_a, "timeout_ms"_a)
+        .def_prop_ro("next_seq", &W::next_seq)
+        .def_prop_ro("raw_seq", &W::raw_seq)
+        .def_prop_ro("epoch", &W::epoch)
+        .def_prop_ro("record_max_bytes", &W::record_max_bytes)
+        .def_prop_ro("free_bytes", &W::free_bytes);
+}
+
+template <class R, class Class>
+void bind_reader(Class& c) {
+    c.def("publish", &R::publish)
+        .def("wait",
+             [](R& r, const std::string& mode, int timeout_ms) {
+                 const WaitMode parsed = wait_mode(mode);
+                 nb::gil_scoped_release release;
+                 return r.wait(parsed, timeout_ms * MS);
+             },
+             "mode"_a, "timeout_ms"_a)
+        .def_prop_ro("drained", &R::drained)
+        .def_prop_ro("state", [](const R& r) { return static_cast<int>(r.state()); })
+        .def_prop_ro("epoch", &R::epoch)
+        .def_prop_ro("silent_ns", &R::silent_ns);
+}
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+    nb::exception<LayoutError>(m, "LayoutError", PyExc_RuntimeError);
+    nb::exception<CorruptRing>(m, "CorruptRing", PyExc_RuntimeError);
+
+    m.attr("LAYOUT_VERSION") = LAYOUT_VERSION;
+    m.attr("SCHEMA_HASH") = schema_hash();
+    m.attr("READER_SLOTS") = READER_SLOTS;
+    m.attr("MANIFEST_TEXT_MAX_BYTES") = Segment::MANIFEST_TEXT_MAX_BYTES;
+    m.attr("SIZES") = [] {
+        nb::dict sizes;
+        sizes["RecordHeader"] = sizeof(RecordHeader);
+        sizes["Level"] = sizeof(Level);
+        sizes["RawBody"] = sizeof(RawBody);
+        sizes["LinkBody"] = sizeof(LinkBody);
+        sizes["LostBody"] = sizeof(LostBody);
+        sizes["AnswerBody"] = sizeof(AnswerBody);
+        sizes["BookBody"] = sizeof(BookBody);
+        sizes["TradeBody"] = sizeof(TradeBody);
+        sizes["BboBody"] = sizeof(BboBody);
+        sizes["SequenceBody"] = sizeof(SequenceBody);
+        sizes["InstrumentBody"] = sizeof(InstrumentBody);
+        sizes["StatusBody"] = sizeof(StatusBody);
+        sizes["BoardEntry"] = sizeof(BoardEntry);
+        return sizes;
+    }();
+    // (struct, field) -> offset: the test of records.py compares each.
+    m.attr("OFFSETS") = [] {
+        nb::dict offsets;
+#define LOB_FIELD(type, field) offsets[#type "." #field] = offsetof(type, field)
+        LOB_FIELD(RecordHeader, size_bytes); LOB_FIELD(RecordHeader, type); LOB_FIELD(RecordHeader, flags);
+        LOB_FIELD(RecordHeader, ring_seq); LOB_FIELD(RecordHeader, raw_seq); LOB_FIELD(RecordHeader, exch_ns);
+        LOB_FIELD(RecordHeader, recv_ns); LOB_FIELD(RecordHeader, origin_ns); LOB_FIELD(RecordHeader, instrument);
+        LOB_FIELD(RecordHeader, version); LOB_FIELD(RecordHeader, connection); LOB_FIELD(RecordHeader, session);
+        LOB_FIELD(RecordHeader, epoch); LOB_FIELD(RecordHeader, stage_ns);
+        LOB_FIELD(Level, price); LOB_FIELD(Level, qty);
+        LOB_FIELD(RawBody, url_bytes); LOB_FIELD(RawBody, payload_bytes);
+        LOB_FIELD(LinkBody, up); LOB_FIELD(LinkBody, url_bytes);
+        LOB_FIELD(LostBody, count); LOB_FIELD(LostBody, scope); LOB_FIELD(LostBody, reason);
+        LOB_FIELD(AnswerBody, request_id); LOB_FIELD(AnswerBody, kind); LOB_FIELD(AnswerBody, outcome);
+        LOB_FIELD(AnswerBody, symbol); LOB_FIELD(AnswerBody, detail);
+        LOB_FIELD(BookBody, first_seq); LOB_FIELD(BookBody, last_seq); LOB_FIELD(BookBody, prev_seq);
+        LOB_FIELD(BookBody, checksum); LOB_FIELD(BookBody, rule); LOB_FIELD(BookBody, scope);
+        LOB_FIELD(BookBody, has_checksum); LOB_FIELD(BookBody, bid_count); LOB_FIELD(BookBody, ask_count);
+        LOB_FIELD(TradeBody, trade_id); LOB_FIELD(TradeBody, price); LOB_FIELD(TradeBody, qty);
+        LOB_FIELD(TradeBody, taker_side);
+        LOB_FIELD(BboBody, last_seq); LOB_FIELD(BboBody, bid_price); LOB_FIELD(BboBody, bid_qty);
+        LOB_FIELD(BboBody, ask_price); LOB_FIELD(BboBody, ask_qty);
+        LOB_FIELD(SequenceBody, seq); LOB_FIELD(SequenceBody, rule); LOB_FIELD(SequenceBody, scope);
+        LOB_FIELD(InstrumentBody, symbol); LOB_FIELD(InstrumentBody, depth); LOB_FIELD(InstrumentBody, price_scale);
+        LOB_FIELD(InstrumentBody, qty_scale); LOB_FIELD(InstrumentBody, rule); LOB_FIELD(InstrumentBody, scope);
+        LOB_FIELD(InstrumentBody, checksum_rule); LOB_FIELD(InstrumentBody, truncates); LOB_FIELD(InstrumentBody, joins);
+        LOB_FIELD(StatusBody, last_seq); LOB_FIELD(StatusBody, state); LOB_FIELD(StatusBody, reason);
+        LOB_FIELD(BoardEntry, updates); LOB_FIELD(BoardEntry, last_seq); LOB_FIELD(BoardEntry, ring_seq);
+        LOB_FIELD(BoardEntry, exch_ns); LOB_FIELD(BoardEntry, recv_ns); LOB_FIELD(BoardEntry, origin_ns);
+        LOB_FIELD(BoardEntry, updated_ns); LOB_FIELD(BoardEntry, instrument); LOB_FIELD(BoardEntry, version);
+        LOB_FIELD(BoardEntry, state); LOB_FIELD(BoardEntry, reason); LOB_FIELD(BoardEntry, session);
+        LOB_FIELD(BoardEntry, connection); LOB_FIELD(BoardEntry, price_scale); LOB_FIELD(BoardEntry, qty_scale);
+        LOB_FIELD(BoardEntry, bid_count); LOB_FIELD(BoardEntry, ask_count); LOB_FIELD(BoardEntry, symbol);
+#undef LOB_FIELD
+        return offsets;
+    }();
+
+    m.def("mono_ns", &mono_ns, "CLOCK_MONOTONIC in ns");
+    m.def("segment_bytes", &Segment::size_for, "capacity_bytes"_a);
+    m.def("board_capacity_bytes", [](std::uint32_t slots, std::uint32_t depth) { return slots * board_slot_bytes(depth); },
+          "slots"_a, "depth"_a);
+    m.def(
+        "format_segment",
+        [](int fd, int kind, int policy, std::uint64_t capacity_bytes, std::uint64_t nonce, std::uint32_t board_slots,
+           std::uint32_t board_depth, std::uint64_t first_position) {
+            Segment::format(fd, static_cast<Kind>(kind), static_cast<Policy>(policy), capacity_bytes, nonce, board_slots,
+                            board_depth, first_position);
+        },
+        "fd"_a, "kind"_a, "policy"_a, "capacity_bytes"_a, "nonce"_a, "board_slots"_a = 0, "board_depth"_a = 0,
+        "first_position"_a = 0, "Lay out an empty segment in a file of segment_bytes(capacity_bytes).");
+
+    nb::class_<Segment>(m, "Segment")
+        .def(nb::init<int, bool>(), "fd"_a, "writable"_a)
+        .def("facts", &header_facts)
+        .def_prop_ro("writable", &Segment::writable)
+        .def_prop_ro("manifest_version", [](const Segment& s) { return s.header().manifest_version.load(); })
+        .def_prop_ro("heartbeat_ns", [](const Segment& s) { return s.header().heartbeat_ns.load(); })
+        .def_prop_ro("epoch", [](const Segment& s) { return s.header().epoch.load(); })
+        .def_prop_ro("nonce", [](const Segment& s) { return s.header().nonce; })
+        .def("write_manifest", [](Segment& s, nb::bytes text) { s.write_manifest(text.c_str(), text.size()); })
+        .def("read_manifest",
+             [](const Segment& s) {
+                 const std::string text = s.read_manifest();
+                 return nb::bytes(text.data(), text.size());
+             })
+        .def("name_reader",
+             [](Segment& s, std::uint32_t slot, const std::string& name, std::uint32_t pid) {
+                 if (slot >= READER_SLOTS) throw std::invalid_argument("no such reader slot");
+                 auto& reader = s.header().readers[slot];
+                 std::memset(reader.name, 0, sizeof reader.name);
+                 std::memcpy(reader.name, name.data(), std::min(name.size(), sizeof reader.name - 1));
+                 reader.pid.store(pid);
+             })
+        .def("free_reader", [](Segment& s, std::uint32_t slot) {
+            if (slot >= READER_SLOTS) throw std::invalid_argument("no such reader slot");
+            s.header().readers[slot].state.store(0);
+            wake_if_asleep<DefaultAtomics>(s.header().writer_sleep);
+        });
+
+    nb::class_<SpscW> spsc_writer(m, "SpscWriter");
+    spsc_writer.def(nb::init<Segment&>(), "segment"_a, nb::keep_alive<1, 2>());
+    bind_writer<SpscW>(spsc_writer);
+    spsc_writer
+        .def("write_raw", &write_raw, "type"_a, "connection"_a, "session"_a, "recv_ns"_a, "origin_ns"_a, "url"_a, "payload"_a,
+             "0: written, 1: the ring is full, 2: larger than the ring takes.")
+        .def(
+            "write",
+            [](SpscW& w, nb::bytes record) {
+                const auto words = staged(record);
+                const auto size = static_cast<std::uint32_t>(words.size() * 8);
+                if (!w.fits(size)) throw std::length_error("a record of " + std::to_string(size) + " bytes");
+                RecordHeader* to = w.claim(size);
+                if (to == nullptr) return false;
+                const std::uint64_t seq = to->ring_seq;
+                const std::uint32_t epoch = to->epoch;
+                std::memcpy(static_cast<void*>(to), words.data(), size);
+                to->ring_seq = seq;
+                to->epoch = epoch;
+                if (to->raw_seq == 0) to->raw_seq = seq;
+                w.commit();
+                return true;
+            },
+            "record"_a, "Write a whole record; size, ring_seq and epoch are filled in. False: the ring is full.");
+
+    nb::class_<SpscR> spsc_reader(m, "SpscReader");
+    spsc_reader.def(nb::init<Segment&>(), "segment"_a, nb::keep_alive<1, 2>());
+    bind_reader<SpscR>(spsc_reader);
+    spsc_reader.def(
+        "read",
+        [](SpscR& r) -> nb::object {
+            const RecordHeader* record = r.peek();
+            if (record == nullptr) {
+                r.publish();
+                return nb::none();
+            }
+            nb::bytes copy(reinterpret_cast<const char*>(record), record->size_bytes);
+            r.release(*record);
+            return copy;
+        },
+        "The next record as bytes, released at once; None if there is none.");
+
+    nb::class_<BroadcastW> broadcast_writer(m, "BroadcastWriter");
+    broadcast_writer.def(nb::init<Segment&>(), "segment"_a, nb::keep_alive<1, 2>());
+    bind_writer<BroadcastW>(broadcast_writer);
+    broadcast_writer.def(
+        "write",
+        [](BroadcastW& w, nb::bytes record) {
+            auto words = staged(record);
+            if (!w.fits(words.size() * 8)) throw std::length_error("a record of " + std::to_string(words.size() * 8) + " bytes");
+            auto& head = *reinterpret_cast<RecordHeader*>(words.data());
+            if (!w.write(head)) return false;
+            w.commit(head.raw_seq);
+            return true;
+        },
+        "record"_a, "Write a whole record; size, ring_seq and epoch are filled in. False: a registered reader has no room.");
+
+    nb::class_<BroadcastR> broadcast_reader(m, "BroadcastReader");
+    broadcast_reader.def(
+        "__init__",
+        [](BroadcastR* self, Segment& segment, const std::string& from, std::uint32_t slot) {
+            auto where = BroadcastR::From::newest;
+            if (from == "oldest") where = BroadcastR::From::oldest;
+            else if (from == "slot") where = BroadcastR::From::slot;
+            else if (from != "newest") throw std::invalid_argument("start from oldest, newest or slot");
+            new (self) BroadcastR(segment, where, slot);
+        },
+        "segment"_a, "start"_a, "slot"_a = READER_SLOTS, nb::keep_alive<1, 2>());
+    bind_reader<BroadcastR>(broadcast_reader);
+    broadcast_reader
+        .def(
+            "read",
+            [](BroadcastR& r) -> nb::object {
+                thread_local std::vector<std::uint64_t> words;
+                for (bool lapped = false;;) {
+                    const Read result = r.read(words);
+                    if (result == Read::lapped && !lapped) {
+                        lapped = true;
+                        continue;
+                    }
+                    // Lapped again at once: the newest record is not whole either (its writer died, or is in the middle
+                    // of more than a ring). Nothing to read now.
+                    if (result != Read::ok) {
+                        r.publish();
+                        return nb::none();
+                    }
+                    const auto* head = reinterpret_cast<const RecordHeader*>(words.data());
+                    return nb::bytes(reinterpret_cast<const char*>(words.data()), head->size_bytes);
+                }
+            },
+            "The next record as bytes; None if there is none. `lost` rises when it was lapped.")
+        .def(
+            "drain_headers",
+            [](BroadcastR& r, std::uint32_t max_count) {
+                std::vector<std::uint64_t> words;
+                std::vector<RecordHeader> heads;
+                {
+                    nb::gil_scoped_release release;
+                    std::uint32_t laps = 0;
+                    while (heads.size() < max_count && laps < 2) {
+                        const Read result = r.read(words);
+                        if (result == Read::empty) break;
+                        if (result == Read::lapped) ++laps;
+                        else heads.push_back(*reinterpret_cast<const RecordHeader*>(words.data()));
+                    }
+                }
+                return nb::bytes(reinterpret_cast<const char*>(heads.data()), heads.size() * sizeof(RecordHeader));
+            },
+            "max_count"_a, "The headers of the next records, one behind the other; fewer than `max_count` if it ran dry.")
+        .def("unregister", &BroadcastR::unregister)
+        .def_prop_ro("lost", &BroadcastR::lost)
+        .def_prop_ro("laps", &BroadcastR::laps)
+        .def_prop_ro("seq", &BroadcastR::seq);
+
+    nb::class_<Lines>(m, "Ndjson")
+        .def(nb::init<>())
+        .def(
+            "format",
+            [](Lines& l, nb::bytes record) {
+                l.out.clear();
+                l.ndjson.format(l.record.of(record), l.out);
+                return l.take();
+            },
+            "record"_a, "One line. Raises ValueError for a record whose sizes are impossible.")
+        .def(
+            "format_many",
+            [](Lines& l, nb::sequence records) {
+                l.out.clear();
+                for (nb::handle record : records) l.ndjson.format(l.record.of(nb::cast<nb::bytes>(record)), l.out);
+                return l.take();
+            },
+            "records"_a, "Their lines, one after the other.")
+        .def("learn", [](Lines& l, nb::bytes record) { l.ndjson.learn(l.record.of(record)); }, "record"_a,
+             "Learns an instrument without a line.")
+        .def_prop_ro("refused", [](const Lines& l) { return l.ndjson.refused(); });
+
+    nb::class_<TopsOfBytes>(m, "Tops")
+        .def(nb::init<>())
+        .def("apply", [](TopsOfBytes& t, nb::bytes record) { t.tops.apply(t.record.of(record)); }, "record"_a)
+        .def("rows", [](const TopsOfBytes& t) { return top_rows(t.tops); },
+             "One tuple an instrument, by id: symbol, state, reason, bid price, bid qty, ask price, ask qty, price scale, "
+             "qty scale, updates, origin_ns, latency_ns.");
+
+    nb::class_<Queue>(m, "RequestQueue")
+        .def(nb::init<Segment&>(), "segment"_a, nb::keep_alive<1, 2>())
+        .def(
+            "post",
+            [](Queue& q, std::uint64_t id, int kind, int reason, const std::string& symbol) {
+                Request request{};
+                request.id = id;
+                request.kind = static_cast<std::uint16_t>(kind);
+                request.reason = static_cast<std::uint16_t>(reason);
+                if (symbol.size() >= sizeof request.symbol) throw std::length_error("symbol '" + symbol + "' is too long");
+                std::memcpy(request.symbol, symbol.data(), symbol.size());
+                return q.try_enqueue(request);
+            },
+            "id"_a, "kind"_a, "reason"_a, "symbol"_a, "False: the queue is full.")
+        .def("take",
+             [](Queue& q) -> std::optional<std::tuple<std::uint64_t, int, int, std::string>> {
+                 Request request{};
+                 if (!q.try_dequeue(request)) return std::nullopt;
+                 return std::make_tuple(request.id, static_cast<int>(request.kind), static_cast<int>(request.reason),
+                                        std::string(request.symbol, strnlen(request.symbol, sizeof request.symbol)));
+             },
+             "(id, kind, reason, symbol) of the oldest request, or None.")
+        .def_prop_ro("recovered", &Queue::recovered)
+        .def_prop_ro("damaged", &Queue::damaged);
+
+    // The owner of a board: its slots are written by lob-book's native code.
+    nb::class_<BoardOwner>(m, "BoardOwner")
+        .def(nb::init<Segment&>(), "segment"_a, nb::keep_alive<1, 2>())
+        .def("take_over", &BoardOwner::take_over, "pid"_a)
+        .def("beat", &BoardOwner::beat)
+        .def("set_state", [](BoardOwner& o, int state) { o.set_state(static_cast<RingState>(state)); });
+
+    nb::class_<BoardT>(m, "Board")
+        .def(nb::init<Segment&>(), "segment"_a, nb::keep_alive<1, 2>())
+        .def_prop_ro("slots", &BoardT::slots)
+        .def_prop_ro("depth", &BoardT::depth)
+        .def(
+            "read",
+            [](const BoardT& b, std::uint32_t slot) -> nb::object {
+                if (slot >= b.slots()) throw std::out_of_range("no such board slot");
+                BoardEntry entry{};
+                std::vector<Level> levels(2 * b.depth());
+                if (!b.read(slot, entry, levels.data())) return nb::none();
+                return nb::make_tuple(
+                    nb::bytes(reinterpret_cast<const char*>(&entry), sizeof entry),
+                    nb::bytes(reinterpret_cast<const char*>(levels.data()), entry.bid_count * sizeof(Level)),
+                    nb::bytes(reinterpret_cast<const char*>(levels.data() + b.depth()), entry.ask_count * sizeof(Level)));
+            },
+            "slot"_a, "(entry, bids, asks) as bytes, or None if the writer was in the slot at every try.");
+}

@@ -1,0 +1,223 @@
+// broadcast.hpp - one writer, any number of readers; under `drop` the writer never waits.
+//
+// Shape      as spsc; every word of a record is written and copied as a relaxed atomic, because a reader may be
+//            copying what the writer is overwriting. Reads give copies, never views.
+// Invariant  bytes in [intent - capacity, tail) are whole and untouched; a record that begins before
+//            intent - capacity may be torn.
+// Ordering   W1 intent=end relaxed, release fence   pairs with R3/R4: a new word implies the new intent
+//            W3 tail=end release                    pairs with R2: the tail implies the words
+//            W4 latest=start release, after W3      pairs with R1: `latest` implies the tail behind it, so whoever
+//                                                   loads it before the tail never resumes past the tail
+// Lapping    a reader that finds its bytes behind intent - capacity resumes at `latest` and is told how many
+//            records it lost: the ring_seq of the next record less the last one it had.
+//            Resuming must load `latest` before `tail`; the other order hands out records of the lap before (found
+//            by a stress with a ring of few records). And it must move on: where `latest` is no later than where we
+//            stand (the writer is in the middle of more than a ring, or died there), it resumes at the tail.
+// Length     is validated against intent before it is used, and bounds-checked.
+//            J1 state=1, fence seq_cst, load tail   pairs with W3 and the fence after it: either the writer's next look
+//                                                   at the slots sees the newcomer, or the newcomer begins at a tail
+//                                                   that bounds what the writer may overwrite before that look
+// Policy     `wait`: the writer also waits for the registered readers (slots in the header), which then are
+//            never lapped; `drop`: slots only tell where a reader is.
+// Crash      a new writer goes on from the tail and never lowers intent: bytes up to it may be scribbled on. `latest`
+//            never names a record that was not committed (W4 after W3): a new writer puts others in its place.
+// Not for    two writers, payloads with pointers.
+#pragma once
+
+#include <cstring>
+#include <vector>
+
+#include "ring.hpp"
+#include "wait.hpp"
+
+namespace lob {
+
+template <class A = DefaultAtomics>
+class BroadcastWriter : public RingWriter<A> {
+    using Base = RingWriter<A>;
+
+public:
+    explicit BroadcastWriter(Segment& segment) : Base(segment), gated_(segment.policy() == Policy::wait) {
+        if (segment.kind() != Kind::broadcast) throw std::invalid_argument("no broadcast ring");
+        intent_ = this->header_.intent.load(std::memory_order_relaxed);
+        latest_ = this->header_.latest.load(std::memory_order_relaxed);
+    }
+
+    // Copies one record in; size_bytes, ring_seq and epoch are filled in here (also in `record`).
+    // False: `wait` and a registered reader has not made room. Visible from the next commit() on.
+    bool write(RecordHeader& record) {
+        if (!this->fits(record.size_bytes))
+            throw std::length_error("a record of " + std::to_string(record.size_bytes) + " bytes");
+        const std::uint32_t size = align8(record.size_bytes);
+        const auto [pad, total] = this->place(size);
+        if (gated_ && !this->has_room(total)) return false;
+        if (this->position_ + total > intent_) {
+            intent_ = this->position_ + total;
+            this->header_.intent.store(intent_, std::memory_order_relaxed);  // W1
+        }
+        A::fence(std::memory_order_release);  // W1
+        std::byte* at = this->data_ + (this->position_ & (this->capacity_ - 1));
+        if (pad != 0) {
+            A::store_word(reinterpret_cast<Word*>(at), RecordWord::pad(pad));
+            at = this->data_;
+        }
+        latest_ = this->position_ + pad;
+        record.size_bytes = size;
+        record.ring_seq = this->next_seq_++;
+        record.epoch = this->epoch_;
+        const auto* from = reinterpret_cast<const Word*>(&record);
+        auto* to = reinterpret_cast<Word*>(at);
+        for (std::uint32_t i = 0; i < size / 8; ++i) A::store_word(to + i, from[i]);  // W2
+        this->position_ += total;
+        return true;
+    }
+
+    // Publishes all records written since the last commit at once.
+    void commit(std::uint64_t raw_seq = 0) {
+        if (this->position_ == this->committed_) return;
+        this->checkpoint(raw_seq);
+        this->header_.tail.store(this->position_, std::memory_order_release);  // W3
+        this->header_.latest.store(latest_, std::memory_order_release);        // W4
+        wake_if_asleep<A>(this->header_.reader_sleep);                         // begins with the fence that J1 needs
+    }
+    void abort() {
+        this->roll_back();
+        latest_ = this->header_.latest.load(std::memory_order_relaxed);
+    }
+
+private:
+    const bool gated_;
+    std::uint64_t intent_;
+    std::uint64_t latest_;
+};
+
+enum class Read : std::uint8_t { ok, empty, lapped };
+
+template <class A = DefaultAtomics>
+class BroadcastReader {
+public:
+    enum class From { oldest, newest, slot };
+
+    // `slot` < READER_SLOTS: registered there (needs a writable mapping); its position is where From::slot begins.
+    BroadcastReader(Segment& segment, From from, std::uint32_t slot)
+        : header_(reinterpret_cast<SegmentHeader<A>&>(segment.header())),
+          data_(segment.data()),
+          capacity_(segment.capacity_bytes()),
+          slot_(slot),
+          writable_(segment.writable()) {
+        if (segment.kind() != Kind::broadcast) throw std::invalid_argument("no broadcast ring");
+        if (slot_ < READER_SLOTS && !writable_) throw std::invalid_argument("the segment is mapped read-only");
+        if (slot_ >= READER_SLOTS && from == From::slot) throw std::invalid_argument("no slot to start from");
+        if (from == From::slot) {
+            position_ = header_.readers[slot_].position.load(std::memory_order_acquire);
+            seq_ = header_.readers[slot_].seq.load(std::memory_order_relaxed);
+        } else {
+            position_ = start(from);
+        }
+        if (position_ % 8 != 0) throw CorruptRing("a position between two words: " + std::to_string(position_));
+        if (slot_ >= READER_SLOTS) return;
+        header_.readers[slot_].position.store(position_, std::memory_order_release);
+        header_.readers[slot_].state.store(1, std::memory_order_release);  // J1
+        A::fence(std::memory_order_seq_cst);                               // J1
+        if (from != From::slot) position_ = start(from);                   // J1
+        publish();
+    }
+
+    // Copies the next record into `out` (grown as needed). `lapped`: lost() tells how many once the next
+    // record is read; position() has already moved on.
+    Read read(std::vector<std::uint64_t>& out) {
+        for (;;) {
+            const std::uint64_t latest = header_.latest.load(std::memory_order_acquire);  // R1
+            const std::uint64_t tail = header_.tail.load(std::memory_order_acquire);      // R2
+            if (static_cast<std::int64_t>(tail - position_) <= 0) return Read::empty;
+            const std::uint64_t offset = position_ & (capacity_ - 1);
+            const auto* from = reinterpret_cast<const Word*>(data_ + offset);
+            const std::uint64_t word = A::load_word(from);
+            if (!intact()) return resume(latest, tail);  // R3: before the length is believed
+            const RecordWord record = RecordWord::of(word);
+            if (!record.plausible(tail - position_, capacity_ - offset))
+                throw CorruptRing("a record of impossible length " + std::to_string(record.size_bytes));
+            if (record.type == RecordType::pad) {
+                position_ += record.size_bytes;
+                continue;
+            }
+            const std::uint32_t words = record.size_bytes / 8;
+            if (out.size() < words) out.resize(words);
+            auto* to = reinterpret_cast<Word*>(out.data());
+            to[0] = word;
+            for (std::uint32_t i = 1; i < words; ++i) to[i] = A::load_word(from + i);
+            if (!intact()) return resume(latest, tail);  // R4: after the copy
+            position_ += record.size_bytes;
+            const std::uint64_t seq = reinterpret_cast<const RecordHeader*>(out.data())->ring_seq;
+            if (seq_ != 0 && seq > seq_ + 1) lost_ += seq - seq_ - 1;
+            seq_ = seq;
+            return Read::ok;
+        }
+    }
+
+    // Tells the writer (under `wait`) and lob-trace how far this reader is.
+    void publish() {
+        if (slot_ >= READER_SLOTS || position_ == released_) return;
+        released_ = position_;
+        header_.readers[slot_].seq.store(seq_, std::memory_order_relaxed);
+        header_.readers[slot_].lost.store(lost_, std::memory_order_relaxed);
+        header_.readers[slot_].position.store(position_, std::memory_order_release);
+        wake_if_asleep<A>(header_.writer_sleep);
+    }
+    // Gives the slot back: under `wait` the writer no longer waits for it.
+    void unregister() {
+        if (slot_ < READER_SLOTS) header_.readers[slot_].state.store(0, std::memory_order_release);
+        if (writable_) wake_if_asleep<A>(header_.writer_sleep);
+    }
+
+    bool wait(WaitMode mode, std::int64_t timeout_ns) {
+        publish();
+        return wait_until<A>(
+            [&] { return static_cast<std::int64_t>(header_.tail.load(std::memory_order_acquire) - position_) > 0; },
+            writable_ ? &header_.reader_sleep : nullptr, mode, timeout_ns);
+    }
+
+    bool drained() const {
+        return static_cast<std::int64_t>(header_.tail.load(std::memory_order_acquire) - position_) <= 0;
+    }
+    std::uint64_t lost() const { return lost_; }
+    std::uint64_t laps() const { return laps_; }
+    std::uint64_t seq() const { return seq_; }
+    RingState state() const { return static_cast<RingState>(header_.state.load(std::memory_order_acquire)); }
+    std::uint64_t epoch() const { return header_.epoch.load(std::memory_order_acquire); }
+    std::int64_t silent_ns() const { return mono_ns() - header_.heartbeat_ns.load(std::memory_order_relaxed); }
+
+private:
+    // A record's start is not known in the middle of the ring: only while nothing has been overwritten is the first
+    // record where the ring began; else the oldest that can be had is the newest.
+    std::uint64_t start(From from) const {
+        const std::uint64_t latest = header_.latest.load(std::memory_order_acquire);  // R1
+        const std::uint64_t tail = header_.tail.load(std::memory_order_acquire);      // R2
+        if (from == From::newest) return tail;
+        return tail - header_.first_position <= capacity_ ? header_.first_position : latest;
+    }
+    bool intact() const {
+        A::fence(std::memory_order_acquire);  // R3, R4
+        return header_.intent.load(std::memory_order_relaxed) <= position_ + capacity_;
+    }
+    Read resume(std::uint64_t latest, std::uint64_t tail) {
+        if (latest % 8 != 0 || tail % 8 != 0) throw CorruptRing("a position between two words");
+        ++laps_;
+        position_ = static_cast<std::int64_t>(latest - position_) > 0 ? latest : tail;
+        publish();  // a writer that waits for readers may go by this one again
+        return Read::lapped;
+    }
+
+    SegmentHeader<A>& header_;
+    const std::byte* data_;
+    const std::uint64_t capacity_;
+    const std::uint32_t slot_;
+    const bool writable_;
+    std::uint64_t position_ = 0;
+    std::uint64_t released_ = ~0ull;
+    std::uint64_t seq_ = 0;
+    std::uint64_t lost_ = 0;
+    std::uint64_t laps_ = 0;
+};
+
+}  // namespace lob

@@ -1,0 +1,309 @@
+// ring_corners.cpp - the moments that load meets too seldom, one by one: a writer that died inside a commit, a reader
+// that was overtaken while it registered, a batch longer than the ring, positions that no ring of ours can have.
+#include <sys/mman.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <optional>
+
+#include "broadcast.hpp"
+#include "fixed_queue.hpp"
+#include "spsc.hpp"
+
+using namespace lob;
+
+namespace {
+
+constexpr std::uint64_t CAPACITY = 4096;
+
+struct Memory {
+    Memory(Kind kind, Policy policy, std::uint64_t first_position = 0) {
+        const int fd = memfd_create("ring_corners", MFD_CLOEXEC);
+        if (fd < 0 || ftruncate(fd, static_cast<off_t>(Segment::size_for(CAPACITY))) != 0) std::abort();
+        Segment::format(fd, kind, policy, CAPACITY, 1, 0, 0, first_position);
+        segment.emplace(fd, true);
+        close(fd);
+    }
+    Header& header() { return segment->header(); }
+    std::optional<Segment> segment;
+};
+
+struct Failed : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+#define EXPECT(condition) \
+    if (!(condition)) throw Failed(std::string(#condition) + " is false, line " + std::to_string(__LINE__))
+
+template <class Exception>
+bool throws(const std::function<void()>& body) {
+    try {
+        body();
+    } catch (const Exception&) {
+        return true;
+    }
+    return false;
+}
+
+// Writers that can be made to die in the middle of a commit.
+struct DyingSpscWriter : SpscWriter<> {
+    using SpscWriter<>::SpscWriter;
+    void die_before_tail(std::uint64_t raw_seq) { checkpoint(raw_seq); }
+};
+struct DyingBroadcastWriter : BroadcastWriter<> {
+    using BroadcastWriter<>::BroadcastWriter;
+    void die_before_tail(std::uint64_t raw_seq) { checkpoint(raw_seq); }
+    void die_before_latest() {
+        checkpoint(0);
+        header_.tail.store(position_, std::memory_order_release);
+    }
+};
+
+void put(SpscWriter<>& writer, std::uint32_t size_bytes = 128) {
+    RecordHeader* record = writer.claim(size_bytes);
+    if (record == nullptr) throw Failed("the ring is full");
+    record->type = static_cast<std::uint16_t>(RecordType::raw_frame);
+}
+bool put(BroadcastWriter<>& writer, std::uint32_t size_bytes = 128) {
+    std::vector<std::uint64_t> words(CAPACITY / 8);
+    auto& record = *reinterpret_cast<RecordHeader*>(words.data());
+    record.size_bytes = size_bytes;
+    record.type = static_cast<std::uint16_t>(RecordType::diff);
+    return writer.write(record);
+}
+std::uint64_t seq_of(const std::vector<std::uint64_t>& words) {
+    return reinterpret_cast<const RecordHeader*>(words.data())->ring_seq;
+}
+
+void writer_that_died_before_the_tail_is_continued_exactly() {
+    for (std::uint64_t commits = 0; commits < 4; ++commits) {  // whichever checkpoint was the true one
+        Memory memory(Kind::spsc, Policy::wait);
+        DyingSpscWriter writer(*memory.segment);
+        for (std::uint64_t n = 1; n <= commits; ++n) {
+            put(writer);
+            writer.commit(100 + n);
+        }
+        for (int death = 0; death < 3; ++death) {
+            DyingSpscWriter next(*memory.segment);
+            EXPECT(next.next_seq() == commits + 1);
+            EXPECT(next.raw_seq() == (commits == 0 ? 0 : 100 + commits));
+            put(next);
+            next.die_before_tail(999);
+        }
+    }
+}
+
+void commit_without_a_record_still_says_which_raw_record_is_done() {
+    Memory memory(Kind::spsc, Policy::wait);
+    for (std::uint64_t raw = 1; raw <= 5; ++raw) {
+        SpscWriter<> writer(*memory.segment);
+        EXPECT(writer.raw_seq() == raw - 1);
+        writer.commit(raw);
+    }
+}
+
+void drop_leaves_a_hole_also_after_an_abort() {
+    Memory memory(Kind::spsc, Policy::drop);
+    SpscWriter<> writer(*memory.segment);
+    SpscReader<> reader(*memory.segment);
+    put(writer);
+    writer.commit();
+    put(writer);
+    writer.drop();
+    writer.abort();
+    put(writer);
+    writer.commit();
+    const RecordHeader* record = reader.peek();
+    EXPECT(record != nullptr && record->ring_seq == 1);
+    reader.release(*record);
+    record = reader.peek();
+    EXPECT(record != nullptr && record->ring_seq == 3);
+    EXPECT(memory.header().records.load() == 2 && memory.header().drops.load() == 1);
+}
+
+void more_than_a_ring_in_one_commit_is_an_error_and_no_hang() {
+    Memory memory(Kind::spsc, Policy::wait);
+    SpscWriter<> writer(*memory.segment);
+    for (int i = 0; i < 4; ++i) put(writer, 1024);
+    EXPECT(writer.claim(1024) == nullptr);
+    EXPECT(throws<std::length_error>([&] { writer.wait_free(1024, WaitMode::yield, 1'000'000); }));
+    EXPECT(throws<std::length_error>([&] { writer.claim(2048); }));
+}
+
+void wait_free_is_enough_for_the_claim_after_it() {
+    for (std::uint32_t size = 81; size < 1024; size += 13) {
+        Memory memory(Kind::spsc, Policy::wait);
+        SpscWriter<> writer(*memory.segment);
+        SpscReader<> reader(*memory.segment);
+        for (int n = 0; n < 100; ++n) {
+            RecordHeader* record = writer.claim(size);
+            if (record == nullptr) {
+                while (!writer.wait_free(size, WaitMode::yield, 0)) {
+                    reader.release(*reader.peek());
+                    reader.publish();
+                }
+                record = writer.claim(size);
+                EXPECT(record != nullptr);
+            }
+            record->type = static_cast<std::uint16_t>(RecordType::raw_frame);
+            writer.commit();
+        }
+    }
+}
+
+void lapped_reader_of_a_batch_longer_than_the_ring_moves_on() {
+    Memory memory(Kind::broadcast, Policy::drop);
+    BroadcastWriter<> writer(*memory.segment);
+    BroadcastReader<> reader(*memory.segment, BroadcastReader<>::From::oldest, READER_SLOTS);
+    std::vector<std::uint64_t> words;
+    put(writer);
+    writer.commit();
+    EXPECT(reader.read(words) == Read::ok && seq_of(words) == 1);
+    put(writer);
+    writer.commit();  // 2: latest; never read
+    for (int i = 0; i < 50; ++i) put(writer);  // not committed, over everything
+    EXPECT(reader.read(words) == Read::lapped);
+    EXPECT(reader.read(words) == Read::empty);
+    writer.commit();
+    Read result = reader.read(words);
+    if (result == Read::lapped) result = reader.read(words);
+    EXPECT(result == Read::ok && seq_of(words) == 52 && reader.lost() == 50);
+}
+
+void latest_names_no_record_of_a_writer_that_died_in_its_commit() {
+    Memory memory(Kind::broadcast, Policy::drop);
+    BroadcastReader<> reader(*memory.segment, BroadcastReader<>::From::oldest, READER_SLOTS);
+    std::vector<std::uint64_t> words;
+    {
+        DyingBroadcastWriter writer(*memory.segment);
+        for (int i = 0; i < 40; ++i) {
+            put(writer);
+            writer.commit();
+        }
+        put(writer, 96);
+        writer.die_before_tail(0);
+        EXPECT(memory.header().latest.load() <= memory.header().tail.load());
+    }
+    {
+        DyingBroadcastWriter writer(*memory.segment);
+        EXPECT(writer.next_seq() == 41);
+        put(writer, 1024);
+        put(writer, 96);
+        writer.die_before_latest();
+        EXPECT(memory.header().latest.load() <= memory.header().tail.load());
+    }
+    BroadcastWriter<> writer(*memory.segment);
+    EXPECT(writer.next_seq() == 43);
+    for (int i = 0; i < 10; ++i) put(writer);
+    writer.commit();
+    for (std::uint64_t seq = 0;;) {
+        const Read result = reader.read(words);
+        if (result == Read::empty) {
+            EXPECT(seq == 52);
+            break;
+        }
+        if (result == Read::ok) {
+            EXPECT(seq_of(words) > seq);
+            seq = seq_of(words);
+        }
+    }
+}
+
+void overtaken_newcomer_holds_the_writer_until_it_has_moved_on() {
+    Memory memory(Kind::broadcast, Policy::wait);
+    BroadcastWriter<> writer(*memory.segment);
+    BroadcastReader<> downstream(*memory.segment, BroadcastReader<>::From::slot, 0);
+    downstream.unregister();
+    for (int i = 0; i < 100; ++i) {
+        EXPECT(put(writer));
+        writer.commit();
+    }
+    auto& slot = memory.header().readers[5];  // what a newcomer has written that was stopped in the middle
+    slot.position.store(0);
+    slot.state.store(1);
+    int room = 0;
+    while (room < 100 && put(writer)) {
+        writer.commit();
+        ++room;
+    }
+    EXPECT(room < 100);  // full, not corrupt
+    BroadcastReader<> reader(*memory.segment, BroadcastReader<>::From::newest, 5);
+    EXPECT(put(writer));
+    writer.commit();
+    std::vector<std::uint64_t> words;
+    EXPECT(reader.read(words) == Read::ok && reader.lost() == 0);
+}
+
+void position_between_two_words_is_refused() {
+    for (const Kind kind : {Kind::spsc, Kind::broadcast}) {
+        Memory memory(kind, Policy::wait, 4088);
+        memory.header().readers[0].position.store(4092);
+        if (kind == Kind::spsc) EXPECT(throws<CorruptRing>([&] { SpscReader<> reader(*memory.segment); }));
+        if (kind == Kind::broadcast)
+            EXPECT(throws<CorruptRing>([&] { BroadcastReader<> reader(*memory.segment, BroadcastReader<>::From::slot, 0); }));
+        memory.header().tail.store(4092);
+        EXPECT(throws<CorruptRing>([&] { RingWriter<> writer(*memory.segment); }));
+        if (kind == Kind::broadcast)
+            EXPECT(throws<CorruptRing>([&] { BroadcastReader<> reader(*memory.segment, BroadcastReader<>::From::newest, 1); }));
+    }
+}
+
+void length_that_cannot_be_is_refused() {
+    for (const std::uint32_t size : {0u, 8u, 81u, 4097u, 0xFFFFFFF8u}) {
+        Memory memory(Kind::spsc, Policy::wait);
+        SpscWriter<> writer(*memory.segment);
+        SpscReader<> reader(*memory.segment);
+        put(writer);
+        writer.commit();
+        const std::uint64_t word = size | static_cast<std::uint64_t>(RecordType::diff) << 32;
+        std::memcpy(memory.segment->data(), &word, sizeof word);
+        EXPECT(throws<CorruptRing>([&] { reader.peek(); }));
+    }
+}
+
+void requests_of_one_producer_come_out_in_order_and_full_says_so() {
+    Memory memory(Kind::spsc, Policy::wait);
+    RequestQueue<> queue(*memory.segment);
+    Request request{};
+    for (std::uint64_t round = 0; round < 3; ++round) {
+        for (request.id = 0; queue.try_enqueue(request); ++request.id) EXPECT(request.id < QUEUE_SLOTS);
+        EXPECT(request.id == QUEUE_SLOTS);
+        for (std::uint64_t n = 0; n < QUEUE_SLOTS; ++n) EXPECT(queue.try_dequeue(request) && request.id == n);
+        EXPECT(!queue.try_dequeue(request));
+    }
+}
+
+struct Test {
+    const char* name;
+    void (*body)();
+};
+#define TEST(name) Test{#name, name}
+constexpr Test TESTS[] = {
+    TEST(writer_that_died_before_the_tail_is_continued_exactly),
+    TEST(commit_without_a_record_still_says_which_raw_record_is_done),
+    TEST(drop_leaves_a_hole_also_after_an_abort),
+    TEST(more_than_a_ring_in_one_commit_is_an_error_and_no_hang),
+    TEST(wait_free_is_enough_for_the_claim_after_it),
+    TEST(lapped_reader_of_a_batch_longer_than_the_ring_moves_on),
+    TEST(latest_names_no_record_of_a_writer_that_died_in_its_commit),
+    TEST(overtaken_newcomer_holds_the_writer_until_it_has_moved_on),
+    TEST(position_between_two_words_is_refused),
+    TEST(length_that_cannot_be_is_refused),
+    TEST(requests_of_one_producer_come_out_in_order_and_full_says_so),
+};
+
+}  // namespace
+
+int main() {
+    int failed = 0;
+    for (const Test& test : TESTS) {
+        try {
+            test.body();
+        } catch (const std::exception& error) {
+            std::printf("FAILED %s: %s\n", test.name, error.what());
+            ++failed;
+        }
+    }
+    std::printf("%d passed, %d failed\n", static_cast<int>(std::size(TESTS)) - failed, failed);
+    return failed == 0 ? 0 : 1;
+}
