@@ -1,0 +1,68 @@
+"""Live limit order books: what a strategy imports. Names are loaded when they are first used, so that the five tools
+start quickly.
+
+    subscribe(uri)     the records of a public ring
+    SortedBook()       books rebuilt from them
+    Board(instance)    the newest top of every book, without reading a stream
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lob.board import Board, NoSuchSymbol, Top
+    from lob.records import BookState, Reason, Record, RecordType, TakerSide
+    from lob.rings import NoRing, RingError, RoleTaken, WrongLayout
+    from lob.sorted_book import InstrumentBook, SortedBook
+    from lob.subscription import Subscription, subscribe
+    from lob.units import decimal_text
+
+_HOMES = {
+    "Board": "board",
+    "BookState": "records",
+    "InstrumentBook": "sorted_book",
+    "NoRing": "rings",
+    "NoSuchSymbol": "board",
+    "Reason": "records",
+    "Record": "records",
+    "RecordType": "records",
+    "RingError": "rings",
+    "RoleTaken": "rings",
+    "SortedBook": "sorted_book",
+    "Subscription": "subscription",
+    "TakerSide": "records",
+    "Top": "board",
+    "WrongLayout": "rings",
+    "decimal_text": "units",
+    "subscribe": "subscription",
+}
+
+__all__ = [
+    "Board",
+    "BookState",
+    "InstrumentBook",
+    "NoRing",
+    "NoSuchSymbol",
+    "Reason",
+    "Record",
+    "RecordType",
+    "RingError",
+    "RoleTaken",
+    "SortedBook",
+    "Subscription",
+    "TakerSide",
+    "Top",
+    "WrongLayout",
+    "decimal_text",
+    "subscribe",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'lob' has no attribute '{name}'")
+    value = getattr(import_module(f"lob.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

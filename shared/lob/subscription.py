@@ -1,0 +1,215 @@
+"""`lob.subscribe`: the records of a public ring, one by one, as a strategy reads them.
+
+By default the ring is mapped read-only and the writer does not know of us: a slow subscriber is lapped and told so
+(`lost`). With `register=True` we hold a reader's slot: lob-trace shows us, and under the policy `wait` the writer
+waits for us.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Literal, TypeAlias
+
+from lob import _native
+from lob.instruments import instrument_records
+from lob.records import Record, parse
+from lob.rings import (
+    SILENT_NS,
+    WRITER_ROLE,
+    ForeignOwner,
+    InputRing,
+    Kind,
+    NoRing,
+    RingError,
+    RingState,
+    WrongLayout,
+    check_name,
+    open_segment,
+    read_manifest,
+    role_held,
+    wait_for_ring,
+)
+
+Start: TypeAlias = Literal["oldest", "newest"]
+Wait: TypeAlias = Literal["spin", "yield", "block", "auto"]
+
+WAIT_MS = 20  # how long native code may keep a signal waiting
+LOOK_S = 0.1  # how often a quiet subscription looks whether the ring was made anew
+
+
+def subscribe(
+    uri: str,
+    *,
+    start: Start = "newest",
+    wait: Wait = "auto",
+    timeout_s: float | None = 0.0,
+    register: bool = False,
+    who: str = "subscriber",
+) -> Subscription:
+    """The records of `shm:/lob.INSTANCE.public`, from the newest on or from the oldest still there.
+
+    Before the first come the instruments that the ring's manifest knows, as records with ring_seq 0; so a reader that
+    starts in the middle knows names and scales, and has each book whole after its next refresh (give the records to a
+    SortedBook). A missing ring is waited for, `timeout_s` long (None: for ever). `register`: hold a reader's slot
+    under the name `who`; needs write access.
+
+    Raises NoRing, WrongLayout, RoleTaken; ValueError for a URI that is none.
+    """
+    scheme, _, rest = uri.partition(":")
+    if scheme != "shm" or not rest:
+        raise ValueError(f"'{uri}' cannot be subscribed to; write shm:/lob.INSTANCE.public")
+    name = check_name(rest)
+    for _ in wait_for_ring(name, timeout_s):
+        time.sleep(0.01)
+    return Subscription(name, start=start, wait=wait, register=register, who=who)
+
+
+class Subscription:
+    """An iterator of records; also a context manager. Iteration ends when the ring is closed and read to its end.
+
+    A ring whose writer stopped or died is not closed: `silent` says so, and the records of the next writer (in
+    another epoch) follow. When the ring is removed and made anew under its name, reading goes on in the new one.
+    """
+
+    def __init__(self, name: str, *, start: Start, wait: Wait, register: bool, who: str) -> None:
+        self.name = name
+        self._wait = wait
+        self._register = register
+        self._who = who
+        self._input: InputRing | None = None
+        self._lost_before = 0  # in rings that were replaced
+        self._made: deque[bytes] = deque()  # records of ours that come before the ring's
+        self._next_look = 0.0
+        self._attach(start)
+
+    def _attach(self, start: Start) -> None:
+        self._segment = open_segment(self.name, writable=False)
+        if self._segment.facts()["kind"] != int(Kind.BROADCAST):
+            raise WrongLayout(f"{self.name} is no ring to subscribe to: it has one reader, the stage after it")
+        if self._register:
+            self._input = InputRing(self.name, self._who)
+            self._segment = self._input.segment
+            if start == "newest":
+                self._input.reader = _native.BroadcastReader(self._segment, "newest", self._input.slot)
+            assert isinstance(self._input.reader, _native.BroadcastReader)
+            self._reader = self._input.reader
+        else:
+            self._reader = _native.BroadcastReader(self._segment, start)
+        self._known = (-1, -1)  # version of the manifest and epoch of the ring whose instruments were told
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def poll(self, timeout_s: float = 0.0) -> Record | None:
+        """The next record, or None if none came in time."""
+        record = self._next()
+        if record is not None:
+            return record
+        deadline = time.monotonic() + timeout_s
+        while True:
+            left_ms = int((deadline - time.monotonic()) * 1000)
+            self._reader.wait(self._wait, max(0, min(WAIT_MS, left_ms)))
+            record = self._next()
+            if record is not None or time.monotonic() >= deadline:
+                return record
+
+    def __iter__(self) -> Iterator[Record]:
+        while True:
+            record = self.poll(LOOK_S)
+            if record is not None:
+                yield record
+            elif self.closed:
+                return
+
+    def _next(self) -> Record | None:
+        if self._made:
+            return parse(self._made.popleft())
+        record = self._reader.read()
+        if record is None:
+            self._look_for_another()
+            return None
+        parsed = parse(record)
+        # A lapped reader may have missed an instrument's record; what the manifest has learned comes first.
+        known = (self._segment.manifest_version, int(parsed.header["epoch"]))
+        if known == self._known:
+            return parsed
+        self._known = known
+        self._made.extend(instrument_records(read_manifest(self._segment), known[1]))
+        self._made.append(record)
+        return parse(self._made.popleft())
+
+    def _look_for_another(self) -> None:
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + LOOK_S
+        if not self.silent and self._state is not RingState.CLOSED:
+            return
+        try:
+            replaced = open_segment(self.name, writable=False).nonce != self._segment.nonce
+        except RingError:
+            return
+        if replaced and self._reader.drained:
+            lost = self._reader.lost
+            self._detach()
+            try:
+                self._attach("oldest")
+            except NoRing:
+                return
+            self._lost_before += lost
+
+    # -- facts --------------------------------------------------------------------------------------------------
+
+    @property
+    def lost(self) -> int:
+        """Records that were overwritten before we read them, or dropped by the writer."""
+        return self._lost_before + self._reader.lost
+
+    @property
+    def silent(self) -> bool:
+        """The writer has given no sign of life for half a second, or is gone: what we know may be old."""
+        if self._reader.silent_ns > SILENT_NS:
+            return True
+        try:
+            return not role_held(self.name, WRITER_ROLE)
+        except ForeignOwner:  # another user's lock cannot be looked at; the sign of life is all we have
+            return False
+
+    @property
+    def epoch(self) -> int:
+        """Rises with each owner of the ring."""
+        return self._segment.epoch
+
+    @property
+    def closed(self) -> bool:
+        """The writer came to its end and all of it has been read."""
+        return not self._made and self._state is RingState.CLOSED and self._reader.drained
+
+    @property
+    def _state(self) -> RingState:
+        try:
+            return RingState(self._reader.state)
+        except ValueError:
+            raise _native.CorruptRing(f"{self.name} has no state {self._reader.state}") from None
+
+    # -- the end ------------------------------------------------------------------------------------------------
+
+    def _detach(self) -> None:
+        if self._input is not None:
+            self._reader.unregister()  # we are done: under `wait` nobody waits for us any more
+            self._input.close()
+            self._input = None
+
+    def close(self) -> None:
+        """Give back the slot, if we hold one. Safe to call twice."""
+        self._detach()
+
+    def __enter__(self) -> Subscription:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
