@@ -1,0 +1,736 @@
+// decode.hpp - walks one message by a plan: text -> scopes with fields and levels -> messages.
+//
+// One pass over the text. Each object that the shape marks opens a Scope; its fields are views of the text or exact
+// numbers, its levels go to scratch memory that is kept from message to message, so nothing is allocated once the
+// largest message has been seen. What a scope is, is decided when the whole text has been read, because a key may
+// stand before or after what it needs.
+//
+// Strict: the whole text is checked, also what is skipped. A key that the shape names may stand once in an object.
+// A field that cannot be read spoils the message only if the message needs it: `p` is a price in a trade and may be
+// anything in a message that is of no interest.
+#pragma once
+
+#include <string_view>
+#include <vector>
+
+#include "layout.hpp"
+#include "plan.hpp"
+#include "time.hpp"
+
+namespace lob::parse {
+
+// Why a frame gives no event. The names are the keys of Parser.counts().
+enum class Bad : std::uint8_t { none, json, number, time, field, symbol, range, oversize };
+
+struct RawLevel {
+    std::uint64_t price;
+    std::uint64_t qty;
+    std::uint8_t price_decimals;
+    std::uint8_t qty_decimals;
+    bool price_negative;
+};
+
+inline constexpr std::uint32_t NO_INDEX = 0xFFFFFFFFu;
+
+// One array of levels: parts of the two scratch vectors.
+struct Segment {
+    std::uint32_t begin[2];
+    std::uint32_t end[2];
+    std::uint32_t next;
+};
+
+struct FieldScope {
+    std::uint32_t parent;
+    std::uint32_t has;  // bit(Field)
+    std::uint32_t bad;
+    Bad levels_bad;
+    TakerSide taker_side;
+    bool buyer_is_maker;
+    std::uint32_t checksum;
+    std::uint32_t first_segment, last_segment;
+    std::uint64_t first_seq, last_seq, prev_seq, trade_id;
+    std::int64_t exch_ns;
+    std::string_view symbol;
+    Decimal decimals[DECIMALS];
+    std::string_view tags[TAGS_MAX];
+
+    bool knows(Field field) const { return (has & bit(field)) != 0; }
+};
+
+// A scope that a rule has named, with what it takes from the scopes around it.
+struct Message {
+    Kind kind = Kind::none;
+    std::uint32_t scope = 0;
+    std::string_view symbol;
+    std::uint64_t first_seq = 0, last_seq = 0, prev_seq = 0, trade_id = 0;
+    std::uint32_t checksum = 0;
+    bool has_checksum = false;
+    TakerSide taker_side = TakerSide::unknown;
+    std::int64_t exch_ns = 0;
+    Decimal decimals[DECIMALS];  // bid_price, bid_qty, ask_price, ask_qty, price, qty
+};
+
+class Decoder {
+public:
+    // Reads a whole message. False: it is no JSON that we take; error() says why.
+    bool read(const Plan& plan, const char* text, std::size_t size) {
+        plan_ = &plan;
+        begin_ = text;
+        end_ = text + size;
+        scope_count_ = 0;
+        segments_.clear();
+        count_[0] = count_[1] = 0;
+        arena_used_ = 0;
+        error_ = Bad::none;
+        const char* at = skip_space(begin_, end_);
+        if (at == end_) return fail();
+        if (*at == '{') {
+            open_scope(NO_INDEX);
+            at = object(plan.nodes[plan.root], at + 1, 0, 1);
+        } else {
+            at = skip_value(at, end_, 0);
+        }
+        if (at == nullptr || skip_space(at, end_) != end_) return fail();
+        return true;
+    }
+    Bad error() const { return error_; }
+
+    // The first rule that matches a scope; Kind::none: no rule does.
+    Kind kind_of(std::uint32_t scope) const {
+        for (const Rule& rule : plan_->rules)
+            if ((scopes_[scope].has & rule.has) == rule.has && tags_match(rule, scope)) return rule.kind;
+        return Kind::none;
+    }
+
+    // What a scope of that kind says; `symbol`: of the message if the text has none. False: see error().
+    bool message(std::uint32_t index, Kind kind, SequenceRule rule, std::string_view symbol, Message& out) {
+        const FieldScope& scope = scopes_[index];
+        out = Message{};
+        out.kind = kind;
+        out.scope = index;
+        const FieldScope* from = holder(index, Field::symbol);
+        out.symbol = from != nullptr ? from->symbol : symbol;
+        if (out.symbol.empty() || out.symbol.size() >= sizeof(InstrumentBody::symbol)) return fail(Bad::symbol);
+        if (!time(index, out)) return false;
+        if (kind == Kind::snapshot || kind == Kind::diff) {
+            if (scope.levels_bad != Bad::none) return fail(scope.levels_bad);
+            const bool diff = kind == Kind::diff;
+            const bool first = diff && rule == SequenceRule::range;
+            const bool prev = diff && rule == SequenceRule::chain;
+            if (!number(index, Field::last_seq, &FieldScope::last_seq, rule != SequenceRule::none, out.last_seq)) return false;
+            out.first_seq = out.last_seq;
+            if (diff && !number(index, Field::first_seq, &FieldScope::first_seq, first, out.first_seq)) return false;
+            if (diff && !number(index, Field::prev_seq, &FieldScope::prev_seq, prev, out.prev_seq)) return false;
+            if (rule == SequenceRule::step && out.last_seq != 0) out.prev_seq = out.last_seq - 1;
+            if (const FieldScope* sum = holder(index, Field::checksum)) {
+                if (sum->bad & bit(Field::checksum)) return fail(Bad::number);
+                out.checksum = sum->checksum;
+                out.has_checksum = true;
+            }
+            return true;
+        }
+        if (kind == Kind::trade) {
+            if (!decimal(index, Field::price, true, out) || !decimal(index, Field::qty, true, out)) return false;
+            if (!number(index, Field::trade_id, &FieldScope::trade_id, false, out.trade_id)) return false;
+            if (const FieldScope* side = holder(index, Field::taker_side)) {
+                if (side->bad & bit(Field::taker_side)) return fail(Bad::field);
+                out.taker_side = side->taker_side;
+            } else if (const FieldScope* maker = holder(index, Field::buyer_is_maker)) {
+                out.taker_side = maker->buyer_is_maker ? TakerSide::sell : TakerSide::buy;
+            }
+            return true;
+        }
+        if (!number(index, Field::last_seq, &FieldScope::last_seq, false, out.last_seq)) return false;
+        for (const Field field : {Field::bid_price, Field::bid_qty, Field::ask_price, Field::ask_qty})
+            if (!decimal(index, field, false, out)) return false;
+        // Without a price there is no such side.
+        if (holder(index, Field::bid_price) == nullptr) out.decimals[1] = Decimal{};
+        if (holder(index, Field::ask_price) == nullptr) out.decimals[3] = Decimal{};
+        return true;
+    }
+
+    std::uint32_t scope_count() const { return scope_count_; }
+    const FieldScope& scope(std::uint32_t index) const { return scopes_[index]; }
+
+    // Symbols that were read before the trouble: none, one, or several different ones.
+    enum class Symbols { none, one, several };
+    Symbols symbols_seen(std::string_view& symbol) const {
+        symbol = {};
+        for (std::uint32_t i = 0; i < scope_count_; ++i)
+            if (scopes_[i].knows(Field::symbol)) {
+                if (!symbol.empty() && symbol != scopes_[i].symbol) return Symbols::several;
+                symbol = scopes_[i].symbol;
+            }
+        return symbol.empty() ? Symbols::none : Symbols::one;
+    }
+
+    // How many levels a scope has on a side.
+    std::uint32_t level_count(std::uint32_t scope, unsigned side) const {
+        std::uint32_t count = 0;
+        for (std::uint32_t s = scopes_[scope].first_segment; s != NO_INDEX; s = segments_[s].next)
+            count += segments_[s].end[side] - segments_[s].begin[side];
+        return count;
+    }
+    // Calls `visit(levels, count)` for each contiguous part of a side; the levels may be changed.
+    template <class Visit>
+    bool each_part(std::uint32_t scope, unsigned side, Visit&& visit) {
+        for (std::uint32_t s = scopes_[scope].first_segment; s != NO_INDEX; s = segments_[s].next) {
+            const Segment& segment = segments_[s];
+            const std::uint32_t count = segment.end[side] - segment.begin[side];
+            if (count != 0 && !visit(levels_[side].data() + segment.begin[side], count)) return false;
+        }
+        return true;
+    }
+
+private:
+    // --- the walk ------------------------------------------------------------------------------------------
+
+    bool fail(Bad why = Bad::json) {
+        if (error_ == Bad::none) error_ = why;
+        return false;
+    }
+
+    std::uint32_t open_scope(std::uint32_t parent) {
+        if (scope_count_ == scopes_.size()) scopes_.emplace_back();  // a used one is not cleared, only its marks
+        FieldScope& scope = scopes_[scope_count_];
+        scope.parent = parent;
+        scope.has = scope.bad = 0;
+        scope.levels_bad = Bad::none;
+        scope.first_segment = scope.last_segment = NO_INDEX;
+        return scope_count_++;
+    }
+
+    std::string_view text(const char* at, const char* end, bool escaped) {
+        if (!escaped) return {at, static_cast<std::size_t>(end - at)};
+        const auto size = static_cast<std::size_t>(end_ - begin_);  // all strings of a message are shorter than it
+        if (arena_used_ == 0 && arena_.size() < size) arena_.resize(size);  // never later: views would dangle
+        char* const to = arena_.data() + arena_used_;
+        const char* const to_end = unescape(at, end, to);
+        arena_used_ += static_cast<std::size_t>(to_end - to);
+        return {to, static_cast<std::size_t>(to_end - to)};
+    }
+
+    // Behind an opening quote: which key it is (null: none of ours), and `at` moves behind the closing quote.
+    const Key* find_key(const Node& node, const char*& at, unsigned& turn) {
+        if (end_ - at >= 8) [[likely]] {
+            const std::uint64_t word = load8(at);
+            if (!node.keys.empty()) {
+                const unsigned guess = node.next[turn];
+                const Key& key = node.keys[guess];
+                if (key.matches(word, at, end_)) [[likely]] {
+                    turn = guess + 1;
+                    at += key.name.size() + 1;
+                    return &key;
+                }
+            }
+            for (std::size_t i = 0; i < node.keys.size(); ++i) {
+                const Key& key = node.keys[i];
+                if (key.matches(word, at, end_)) {
+                    node.next[turn] = static_cast<std::uint8_t>(i);
+                    turn = static_cast<unsigned>(i + 1);
+                    at += key.name.size() + 1;
+                    return &key;
+                }
+            }
+        }
+        bool escaped = false;
+        const char* const close = scan_string(at, end_, escaped);
+        if (close == nullptr) {
+            at = nullptr;
+            return nullptr;
+        }
+        const bool near_end = end_ - at < 8;
+        const char* const begin = at;
+        at = close + 1;
+        if (!escaped && !near_end) return nullptr;
+        const std::string_view name = text(begin, close, escaped);
+        for (std::size_t i = 0; i < node.keys.size(); ++i)
+            if (node.keys[i].name == name) {
+                turn = static_cast<unsigned>(i + 1);
+                return &node.keys[i];
+            }
+        return nullptr;
+    }
+
+    // From behind a key to its value.
+    const char* to_value(const char* at) const {
+        if (at == end_) return nullptr;
+        if (*at != ':') {
+            at = skip_space(at, end_);
+            if (at == end_ || *at != ':') return nullptr;
+        }
+        ++at;
+        if (at != end_ && static_cast<unsigned char>(*at) <= ' ') at = skip_space(at, end_);
+        return at == end_ ? nullptr : at;
+    }
+
+    // `at` is behind the brace; `depth` counts this object.
+    const char* object(const Node& node, const char* at, std::uint32_t scope, unsigned depth) {
+        if (depth > NESTING_MAX) return nullptr;
+        at = skip_space(at, end_);
+        if (at == end_) return nullptr;
+        if (*at == '}') return at + 1;
+        std::uint32_t seen = 0;
+        unsigned turn = 0;
+        for (;;) {
+            if (at == end_ || *at != '"') return nullptr;
+            ++at;
+            const Key* key = find_key(node, at, turn);
+            if (at == nullptr || (at = to_value(at)) == nullptr) return nullptr;
+            if (key == nullptr) {
+                at = skip_value(at, end_, depth);
+            } else {
+                const std::uint32_t mark = 1u << (key - node.keys.data());
+                if (seen & mark) return nullptr;
+                seen |= mark;
+                at = value(*key, at, scope, depth);
+            }
+            if (at == nullptr) return nullptr;
+            if (at != end_ && *at == ',' && end_ - at > 1 && at[1] == '"') [[likely]] {
+                ++at;
+                continue;
+            }
+            at = skip_space(at, end_);
+            if (at == end_) return nullptr;
+            if (*at == '}') return at + 1;
+            if (*at != ',') return nullptr;
+            at = skip_space(at + 1, end_);
+        }
+    }
+
+    const char* value(const Key& key, const char* at, std::uint32_t scope, unsigned depth) {
+        switch (*at) {
+            case '{': {
+                if (key.node == NO_NODE) break;
+                const Node& node = plan_->nodes[key.node];
+                if (node.kind != NodeKind::object) break;
+                return object(node, at + 1, node.scope ? open_scope(scope) : scope, depth + 1);
+            }
+            case '[': {
+                if (key.node == NO_NODE) break;
+                const Node& node = plan_->nodes[key.node];
+                if (node.kind == NodeKind::each) return each(node, at + 1, scope, depth + 1);
+                if (node.kind == NodeKind::object) break;
+                return levels(node, at + 1, scope, depth + 1);
+            }
+            case '"': {
+                if (is_decimal(key.scalar.field) && end_ - at > FAST_DECIMAL_BYTES + 1) {
+                    Decimal& number = scopes_[scope].decimals[decimal_index(key.scalar.field)];
+                    const char* const p = fast_decimal(at + 1, number.mantissa, number.decimals);
+                    if (p != nullptr && *p == '"') [[likely]] {
+                        number.negative = false;
+                        mark(scopes_[scope], key.scalar.field, true);
+                        return p + 1;
+                    }
+                }
+                bool escaped = false;
+                const char* const close = scan_string(at + 1, end_, escaped);
+                if (close == nullptr) return nullptr;
+                if (key.scalar.field != Field::none) take_text(key.scalar, scopes_[scope], text(at + 1, close, escaped));
+                return close + 1;
+            }
+            case 't':
+            case 'f': {
+                if (key.scalar.field == Field::buyer_is_maker) {
+                    scopes_[scope].has |= bit(Field::buyer_is_maker);
+                    scopes_[scope].buyer_is_maker = *at == 't';
+                }
+                break;
+            }
+            case 'n': break;
+            default: {
+                if (key.scalar.field == Field::none) break;
+                if (!is_decimal(key.scalar.field) && end_ - at > FAST_UNSIGNED_BYTES) {
+                    std::uint64_t integer = 0;
+                    const char* const p = fast_unsigned(at, integer);
+                    if (p != nullptr && (*p == ',' || *p == '}' || *p == ']')) [[likely]] {
+                        take_unsigned(key.scalar, scopes_[scope], integer, true);
+                        return p;
+                    }
+                }
+                Decimal number;
+                Number result{};
+                const char* const after = scan_number(at, end_, number, result);
+                if (after == nullptr) return nullptr;
+                take_number(key.scalar, scopes_[scope], {at, static_cast<std::size_t>(after - at)}, number, result);
+                return after;
+            }
+        }
+        return skip_value(at, end_, depth);
+    }
+
+    const char* each(const Node& node, const char* at, std::uint32_t scope, unsigned depth) {
+        if (depth > NESTING_MAX) return nullptr;
+        const Node& item = plan_->nodes[node.item];
+        at = skip_space(at, end_);
+        if (at == end_) return nullptr;
+        if (*at == ']') return at + 1;
+        for (;;) {
+            if (at == end_) return nullptr;
+            if (*at == '{') at = object(item, at + 1, item.scope ? open_scope(scope) : scope, depth + 1);
+            else at = skip_value(at, end_, depth);
+            if (at == nullptr) return nullptr;
+            at = skip_space(at, end_);
+            if (at == end_) return nullptr;
+            if (*at == ']') return at + 1;
+            if (*at != ',') return nullptr;
+            at = skip_space(at + 1, end_);
+        }
+    }
+
+    // --- scalars ---------------------------------------------------------------------------------------------
+
+    static bool is_decimal(Field field) { return field >= Field::bid_price && field <= Field::qty; }
+    static unsigned decimal_index(Field field) {
+        return static_cast<unsigned>(field) - static_cast<unsigned>(Field::bid_price);
+    }
+
+    static void mark(FieldScope& scope, Field field, bool good) {
+        scope.has |= bit(field);
+        if (!good) scope.bad |= bit(field);
+    }
+
+    static void take_text(const Scalar& scalar, FieldScope& scope, std::string_view text) {
+        const char* const at = text.data();
+        const char* const end = at + text.size();
+        const Field field = scalar.field;
+        std::uint64_t value = 0;
+        if (is_decimal(field)) {
+            mark(scope, field, decimal_of(at, end, scope.decimals[decimal_index(field)]) == Number::ok);
+            return;
+        }
+        switch (field) {
+            case Field::symbol:
+                scope.symbol = text;
+                mark(scope, field, true);
+                break;
+            case Field::tag:
+                scope.tags[scalar.tag] = text;
+                scope.has |= bit(Field::tag, scalar.tag);
+                break;
+            case Field::taker_side:
+                scope.taker_side = text == scalar.buy ? TakerSide::buy : TakerSide::sell;
+                mark(scope, field, text == scalar.buy || text == scalar.sell);
+                break;
+            case Field::exch_time:
+                mark(scope, field,
+                     scalar.unit == TimeUnit::rfc3339 ? rfc3339_ns(at, end, scope.exch_ns)
+                                                      : unsigned_of(at, end, value) && unix_time_ns(value, scalar.unit, scope.exch_ns));
+                break;
+            default: {
+                const bool good = unsigned_of(at, end, value);
+                take_unsigned(scalar, scope, value, good);
+            }
+        }
+    }
+
+    static void take_number(const Scalar& scalar, FieldScope& scope, std::string_view text, const Decimal& number, Number result) {
+        const Field field = scalar.field;
+        if (is_decimal(field)) {
+            scope.decimals[decimal_index(field)] = number;
+            mark(scope, field, result == Number::ok);
+            return;
+        }
+        std::uint64_t value = 0;
+        const bool good = unsigned_of(text.data(), text.data() + text.size(), value);
+        take_unsigned(scalar, scope, value, good);
+    }
+
+    // An integer, or (not `good`) something that should have been one.
+    static void take_unsigned(const Scalar& scalar, FieldScope& scope, std::uint64_t value, bool good) {
+        switch (scalar.field) {
+            case Field::exch_time:
+                if (scalar.unit != TimeUnit::rfc3339)
+                    mark(scope, Field::exch_time, good && unix_time_ns(value, scalar.unit, scope.exch_ns));
+                return;
+            case Field::first_seq: scope.first_seq = value; break;
+            case Field::last_seq: scope.last_seq = value; break;
+            case Field::prev_seq: scope.prev_seq = value; break;
+            case Field::trade_id: scope.trade_id = value; break;
+            case Field::checksum:
+                scope.checksum = static_cast<std::uint32_t>(value);
+                mark(scope, Field::checksum, good && value <= 0xFFFFFFFFu);
+                return;
+            default: return;  // a number where a text should be: not there
+        }
+        mark(scope, scalar.field, good);
+    }
+
+    // --- levels ----------------------------------------------------------------------------------------------
+
+    RawLevel* next_level(unsigned side) {
+        auto& levels = levels_[side];
+        if (count_[side] == levels.size()) levels.resize(levels.empty() ? 1024 : 2 * levels.size());
+        return levels.data() + count_[side]++;
+    }
+
+    const char* levels(const Node& node, const char* at, std::uint32_t scope_index, unsigned depth) {
+        if (depth > NESTING_MAX) return nullptr;
+        Segment segment{{count_[0], count_[1]}, {0, 0}, NO_INDEX};
+        Bad trouble = Bad::none;
+        at = skip_space(at, end_);
+        if (at == end_) return nullptr;
+        if (*at == ']') ++at;
+        else if (node.kind == NodeKind::pairs) at = pairs(node, at, trouble, depth);
+        else at = level_objects(node, at, trouble, depth);
+        if (at == nullptr) return nullptr;
+        segment.end[0] = count_[0];
+        segment.end[1] = count_[1];
+        const auto index = static_cast<std::uint32_t>(segments_.size());
+        segments_.push_back(segment);
+        FieldScope& scope = scopes_[scope_index];
+        if (scope.first_segment == NO_INDEX) scope.first_segment = index;
+        else segments_[scope.last_segment].next = index;
+        scope.last_segment = index;
+        scope.has |= bit(Field::levels);
+        if (scope.levels_bad == Bad::none) scope.levels_bad = trouble;
+        return at;
+    }
+
+    // `[["61737.63000000","0.00000000"],...]`, from the first item; returns behind the closing bracket.
+    const char* pairs(const Node& node, const char* at, Bad& trouble, unsigned depth) {
+        constexpr std::ptrdiff_t FAST_BYTES = 2 + FAST_DECIMAL_BYTES + 3 + FAST_DECIMAL_BYTES + 3;
+        const unsigned side = node.side;
+        for (;;) {
+            while (end_ - at >= FAST_BYTES && at[0] == '[' && at[1] == '"') {
+                RawLevel* level = next_level(side);
+                const char* p = fast_decimal(at + 2, level->price, level->price_decimals);
+                if (p == nullptr || p[0] != '"' || p[1] != ',' || p[2] != '"') [[unlikely]] {
+                    --count_[side];
+                    break;
+                }
+                p = fast_decimal(p + 3, level->qty, level->qty_decimals);
+                if (p == nullptr || p[0] != '"' || p[1] != ']') [[unlikely]] {
+                    --count_[side];
+                    break;
+                }
+                level->price_negative = false;
+                if (p[2] == ',') [[likely]] {
+                    at = p + 3;
+                    continue;
+                }
+                if (p[2] == ']') return p + 3;
+                at = p + 2;
+                goto behind;
+            }
+            at = skip_space(at, end_);
+            if (at == end_) return nullptr;
+            at = plain_pair(side, at, trouble, depth);
+            if (at == nullptr) return nullptr;
+        behind:
+            at = skip_space(at, end_);
+            if (at == end_) return nullptr;
+            if (*at == ']') return at + 1;
+            if (*at != ',') return nullptr;
+            ++at;
+        }
+    }
+
+    // One item of an array of pairs, whatever it looks like.
+    const char* plain_pair(unsigned side, const char* at, Bad& trouble, unsigned depth) {
+        if (*at != '[') {
+            if (trouble == Bad::none) trouble = Bad::field;
+            return skip_value(at, end_, depth);
+        }
+        if (depth + 1 > NESTING_MAX) return nullptr;
+        Decimal numbers[2];
+        unsigned count = 0;
+        at = skip_space(at + 1, end_);
+        if (at == end_) return nullptr;
+        if (*at != ']') {
+            for (;;) {
+                if (at == end_) return nullptr;
+                if (count < 2) at = level_number(at, numbers[count], trouble, depth + 1);
+                else at = skip_value(at, end_, depth + 1);
+                if (at == nullptr) return nullptr;
+                ++count;
+                at = skip_space(at, end_);
+                if (at == end_) return nullptr;
+                if (*at == ']') break;
+                if (*at != ',') return nullptr;
+                at = skip_space(at + 1, end_);
+            }
+        }
+        if (count < 2 && trouble == Bad::none) trouble = Bad::field;
+        store(side, numbers[0], numbers[1], trouble);
+        return at + 1;
+    }
+
+    void store(unsigned side, const Decimal& price, const Decimal& qty, Bad& trouble) {
+        if (qty.negative && trouble == Bad::none) trouble = Bad::number;
+        if (trouble != Bad::none) return;
+        *next_level(side) = RawLevel{price.mantissa, qty.mantissa, price.decimals, qty.decimals, price.negative};
+    }
+
+    // A price or quantity of a level, bare or in quotes.
+    const char* level_number(const char* at, Decimal& out, Bad& trouble, unsigned depth) {
+        Number result = Number::syntax;
+        if (*at == '"') {
+            if (end_ - at > FAST_DECIMAL_BYTES + 1) {
+                const char* const p = fast_decimal(at + 1, out.mantissa, out.decimals);
+                if (p != nullptr && *p == '"') {
+                    out.negative = false;
+                    return p + 1;
+                }
+            }
+            bool escaped = false;
+            const char* const close = scan_string(at + 1, end_, escaped);
+            if (close == nullptr) return nullptr;
+            const std::string_view digits = text(at + 1, close, escaped);
+            result = decimal_of(digits.data(), digits.data() + digits.size(), out);
+            at = close + 1;
+        } else if (*at == '-' || (*at >= '0' && *at <= '9')) {
+            if (end_ - at > FAST_DECIMAL_BYTES) {
+                const char* const p = fast_decimal(at, out.mantissa, out.decimals);
+                if (p != nullptr && (*p == ',' || *p == '}' || *p == ']')) {
+                    out.negative = false;
+                    return p;
+                }
+            }
+            at = scan_number(at, end_, out, result);
+        } else {
+            at = skip_value(at, end_, depth);
+            if (trouble == Bad::none) trouble = Bad::field;
+            return at;
+        }
+        if (result != Number::ok && trouble == Bad::none) trouble = result == Number::range ? Bad::range : Bad::number;
+        return at;
+    }
+
+    // `[{"price":63381.0,"qty":0.00000000},...]`, from the first item.
+    const char* level_objects(const Node& node, const char* at, Bad& trouble, unsigned depth) {
+        for (;;) {
+            at = skip_space(at, end_);
+            if (at == end_) return nullptr;
+            if (*at == '{') {
+                at = level_object(node, at + 1, trouble, depth + 1);
+            } else {
+                if (trouble == Bad::none) trouble = Bad::field;
+                at = skip_value(at, end_, depth);
+            }
+            if (at == nullptr) return nullptr;
+            at = skip_space(at, end_);
+            if (at == end_) return nullptr;
+            if (*at == ']') return at + 1;
+            if (*at != ',') return nullptr;
+            ++at;
+        }
+    }
+
+    const char* level_object(const Node& node, const char* at, Bad& trouble, unsigned depth) {
+        if (depth > NESTING_MAX) return nullptr;
+        Decimal price, qty;
+        unsigned side = node.side;
+        unsigned seen = 0;
+        unsigned turn = 0;
+        at = skip_space(at, end_);
+        if (at == end_) return nullptr;
+        if (*at == '}') {
+            if (trouble == Bad::none) trouble = Bad::field;
+            return at + 1;
+        }
+        for (;;) {
+            if (at == end_ || *at != '"') return nullptr;
+            ++at;
+            const Key* key = find_key(node, at, turn);
+            if (at == nullptr || (at = to_value(at)) == nullptr) return nullptr;
+            if (key == nullptr) {
+                at = skip_value(at, end_, depth);
+            } else {
+                const auto which = static_cast<unsigned>(key - node.keys.data());
+                if (seen & (1u << which)) return nullptr;
+                seen |= 1u << which;
+                if (which < 2) {
+                    at = level_number(at, which == 0 ? price : qty, trouble, depth);
+                } else if (*at == '"') {
+                    bool escaped = false;
+                    const char* const close = scan_string(at + 1, end_, escaped);
+                    if (close == nullptr) return nullptr;
+                    const std::string_view name = text(at + 1, close, escaped);
+                    side = name == node.bid ? 0 : name == node.ask ? 1 : BOTH_SIDES;
+                    at = close + 1;
+                } else {
+                    at = skip_value(at, end_, depth);
+                }
+            }
+            if (at == nullptr) return nullptr;
+            if (at != end_ && *at == ',' && end_ - at > 1 && at[1] == '"') [[likely]] {
+                ++at;
+                continue;
+            }
+            at = skip_space(at, end_);
+            if (at == end_) return nullptr;
+            if (*at == '}') break;
+            if (*at != ',') return nullptr;
+            at = skip_space(at + 1, end_);
+        }
+        if (((seen & 3) != 3 || side == BOTH_SIDES) && trouble == Bad::none) trouble = Bad::field;
+        if (trouble == Bad::none) store(side, price, qty, trouble);
+        return at + 1;
+    }
+
+    // --- fields ----------------------------------------------------------------------------------------------
+
+    // The nearest scope, from inside out, that has the field; null: none.
+    const FieldScope* holder(std::uint32_t index, Field field, unsigned offset = 0) const {
+        for (; index != NO_INDEX; index = scopes_[index].parent)
+            if (scopes_[index].has & bit(field, offset)) return &scopes_[index];
+        return nullptr;
+    }
+
+    bool tags_match(const Rule& rule, std::uint32_t index) const {
+        for (const TagTest& test : rule.when) {
+            const FieldScope* from = holder(index, Field::tag, test.tag);
+            if (test.absent) {
+                if (from != nullptr) return false;
+                continue;
+            }
+            if (from == nullptr) return false;
+            bool any = false;
+            for (const std::string& value : test.values) any = any || from->tags[test.tag] == value;
+            if (!any) return false;
+        }
+        return true;
+    }
+
+    bool number(std::uint32_t index, Field field, std::uint64_t FieldScope::*member, bool needed, std::uint64_t& out) {
+        const FieldScope* from = holder(index, field);
+        if (from == nullptr) return needed ? fail(Bad::field) : true;
+        if (from->bad & bit(field)) return fail(Bad::number);
+        out = from->*member;
+        return true;
+    }
+
+    bool decimal(std::uint32_t index, Field field, bool needed, Message& out) {
+        const FieldScope* from = holder(index, field);
+        if (from == nullptr) return needed ? fail(Bad::field) : true;
+        if (from->bad & bit(field)) return fail(Bad::number);
+        const Decimal& value = from->decimals[decimal_index(field)];
+        const bool qty = field == Field::bid_qty || field == Field::ask_qty || field == Field::qty;
+        if (qty && value.negative) return fail(Bad::number);
+        out.decimals[decimal_index(field)] = value;
+        return true;
+    }
+
+    bool time(std::uint32_t index, Message& out) {
+        const FieldScope* from = holder(index, Field::exch_time);
+        if (from == nullptr) return true;
+        if (from->bad & bit(Field::exch_time)) return fail(Bad::time);
+        out.exch_ns = from->exch_ns;
+        return true;
+    }
+
+    const Plan* plan_ = nullptr;
+    const char* begin_ = nullptr;
+    const char* end_ = nullptr;
+    std::vector<FieldScope> scopes_;
+    std::uint32_t scope_count_ = 0;
+    std::vector<Segment> segments_;
+    std::vector<RawLevel> levels_[2];
+    std::uint32_t count_[2] = {0, 0};
+    std::vector<char> arena_;
+    std::size_t arena_used_ = 0;
+    Bad error_ = Bad::none;
+};
+
+}  // namespace lob::parse
