@@ -1,0 +1,1 @@
+"""lob-book: keeps one exact L2 book an instrument."""
