@@ -1,0 +1,266 @@
+// ring_bench.cpp - ns a record through spsc and broadcast rings, in one process and between two pinned ones, beside the
+// cache-line ping-pong of the same minute (on a virtual machine it moves between 70 and 500 ns: quote ratios).
+// Prints one JSON object a row. Every record's content is checked.
+#include <sched.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "broadcast.hpp"
+#include "spsc.hpp"
+
+using namespace lob;
+
+namespace {
+
+void pin(int cpu) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(cpu, &set);
+    sched_setaffinity(0, sizeof set, &set);
+}
+
+int make_segment(Kind kind, Policy policy, std::uint64_t capacity) {
+    const int fd = memfd_create("ring-bench", 0);
+    if (fd < 0 || ftruncate(fd, static_cast<off_t>(Segment::size_for(capacity))) != 0) std::abort();
+    Segment::format(fd, kind, policy, capacity, 1, 0, 0, 0);
+    return fd;
+}
+
+[[noreturn]] void wrong(const char* what) {
+    std::fprintf(stderr, "ring_bench: %s\n", what);
+    std::_Exit(1);
+}
+
+double median(std::vector<double> values) {
+    std::sort(values.begin(), values.end());
+    return values[values.size() / 2];
+}
+
+void row(const char* name, double value, const char* unit, double ratio, const char* over) {
+    std::printf("{\"name\":\"%s\",\"value\":%.2f,\"unit\":\"%s\",\"ratio\":%.3f,\"over\":\"%s\",\"checked\":true}\n", name, value, unit, ratio, over);
+}
+
+// Runs `body` in a child pinned to core 1, on its own mapping.
+pid_t child(const std::function<void()>& body) {
+    const pid_t pid = fork();
+    if (pid == 0) {
+        pin(1);
+        body();
+        std::_Exit(0);
+    }
+    return pid;
+}
+void join(pid_t pid) {
+    int status = 0;
+    if (waitpid(pid, &status, 0) != pid || status != 0) wrong("the reader found a wrong record");
+}
+
+void fill(RecordHeader& record, std::uint64_t n, std::uint32_t bytes) {
+    auto* words = reinterpret_cast<std::uint64_t*>(&record);
+    record.type = static_cast<std::uint16_t>(RecordType::trade);
+    for (std::uint32_t i = 3; i < bytes / 8; ++i) words[i] = n + i;
+}
+void check(const RecordHeader& record, std::uint64_t n, std::uint32_t bytes) {
+    const auto* words = reinterpret_cast<const std::uint64_t*>(&record);
+    if (record.ring_seq != n + 1 || words[bytes / 8 - 1] != n + bytes / 8 - 1) wrong("a record that was not written");
+}
+
+double spsc_one_process(std::uint32_t bytes, std::uint64_t count) {
+    const int fd = make_segment(Kind::spsc, Policy::wait, 1 << 20);
+    Segment a(fd, true), b(fd, true);
+    SpscWriter<> writer(a);
+    SpscReader<> reader(b);
+    writer.take_over(1);
+    const std::int64_t start = mono_ns();
+    for (std::uint64_t n = 0; n < count; ++n) {
+        RecordHeader* record = writer.claim(bytes);
+        if (record == nullptr) wrong("full");
+        const std::uint64_t seq = record->ring_seq;
+        fill(*record, n, bytes);
+        record->ring_seq = seq;
+        writer.commit();
+        const RecordHeader* read = reader.peek();
+        if (read == nullptr) wrong("empty");
+        check(*read, n, bytes);
+        reader.release(*read);
+    }
+    const double ns = static_cast<double>(mono_ns() - start) / static_cast<double>(count);
+    close(fd);
+    return ns;
+}
+
+double spsc_two_processes(std::uint32_t bytes, std::uint64_t count) {
+    const int fd = make_segment(Kind::spsc, Policy::wait, 1 << 20);
+    Segment a(fd, true);
+    SpscWriter<> writer(a);
+    writer.take_over(1);
+    const pid_t pid = child([&] {
+        Segment b(fd, true);
+        SpscReader<> reader(b);
+        for (std::uint64_t n = 0; n < count;) {
+            const RecordHeader* record = reader.peek();
+            if (record == nullptr) {
+                reader.wait(WaitMode::yield, 1'000'000);
+                continue;
+            }
+            check(*record, n++, bytes);
+            reader.release(*record);
+        }
+        reader.publish();
+    });
+    pin(0);
+    usleep(20'000);
+    const std::int64_t start = mono_ns();
+    for (std::uint64_t n = 0; n < count; ++n) {
+        RecordHeader* record = writer.claim(bytes);
+        while (record == nullptr) {
+            writer.wait_free(bytes, WaitMode::yield, 1'000'000);
+            record = writer.claim(bytes);
+        }
+        const std::uint64_t seq = record->ring_seq;
+        fill(*record, n, bytes);
+        record->ring_seq = seq;
+        writer.commit();
+    }
+    join(pid);
+    const double ns = static_cast<double>(mono_ns() - start) / static_cast<double>(count);
+    close(fd);
+    return ns;
+}
+
+double broadcast_two_processes(std::uint32_t bytes, std::uint64_t count) {
+    const int fd = make_segment(Kind::broadcast, Policy::wait, 1 << 20);
+    Segment a(fd, true);
+    BroadcastWriter<> writer(a);
+    writer.take_over(1);
+    const pid_t pid = child([&] {
+        Segment b(fd, true);
+        BroadcastReader<> reader(b, BroadcastReader<>::From::slot, 0);
+        std::vector<std::uint64_t> words;
+        std::uint64_t n = 0;
+        while (n < count) {
+            if (reader.read(words) != Read::ok) {
+                reader.wait(WaitMode::yield, 1'000'000);
+                continue;
+            }
+            check(*reinterpret_cast<const RecordHeader*>(words.data()), n++, bytes);
+            if (n % 512 == 0) reader.publish();
+        }
+        reader.publish();
+    });
+    pin(0);
+    usleep(20'000);
+    std::vector<std::uint64_t> staged(bytes / 8);
+    auto& record = *reinterpret_cast<RecordHeader*>(staged.data());
+    const std::int64_t start = mono_ns();
+    for (std::uint64_t n = 0; n < count; ++n) {
+        record.size_bytes = bytes;
+        fill(record, n, bytes);
+        record.size_bytes = bytes;
+        while (!writer.write(record)) writer.wait_free(bytes, WaitMode::yield, 1'000'000);
+        writer.commit();
+    }
+    join(pid);
+    const double ns = static_cast<double>(mono_ns() - start) / static_cast<double>(count);
+    close(fd);
+    return ns;
+}
+
+// One cache line to the other core and back: what the hardware gives.
+double ping_pong(std::uint64_t count) {
+    void* page = mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    auto* ball = new (page) std::atomic<std::uint64_t>(0);
+    const pid_t pid = child([&] {
+        for (std::uint64_t n = 1; n < 2 * count; n += 2) {
+            while (ball->load(std::memory_order_acquire) != n) cpu_relax();
+            ball->store(n + 1, std::memory_order_release);
+        }
+    });
+    pin(0);
+    usleep(20'000);
+    std::vector<double> rounds;
+    for (std::uint64_t n = 0; n < 2 * count; n += 2) {
+        const std::int64_t start = mono_ns();
+        ball->store(n + 1, std::memory_order_release);
+        while (ball->load(std::memory_order_acquire) != n + 2) cpu_relax();
+        rounds.push_back(static_cast<double>(mono_ns() - start));
+    }
+    join(pid);
+    munmap(page, 4096);
+    return median(rounds);
+}
+
+double spsc_round_trip(std::uint32_t bytes, std::uint64_t count) {
+    const int there = make_segment(Kind::spsc, Policy::wait, 1 << 20), back = make_segment(Kind::spsc, Policy::wait, 1 << 20);
+    const pid_t pid = child([&] {
+        Segment in(there, true), out(back, true);
+        SpscReader<> reader(in);
+        SpscWriter<> writer(out);
+        writer.take_over(1);
+        for (std::uint64_t n = 0; n < count; ++n) {
+            while (reader.peek() == nullptr) cpu_relax();
+            check(*reader.peek(), n, bytes);
+            reader.release(*reader.peek());
+            RecordHeader* record = writer.claim(bytes);
+            const std::uint64_t seq = record->ring_seq;
+            fill(*record, n, bytes);
+            record->ring_seq = seq;
+            writer.commit();
+            reader.publish();
+        }
+    });
+    pin(0);
+    Segment out(there, true), in(back, true);
+    SpscWriter<> writer(out);
+    SpscReader<> reader(in);
+    writer.take_over(1);
+    usleep(20'000);
+    std::vector<double> rounds;
+    for (std::uint64_t n = 0; n < count; ++n) {
+        const std::int64_t start = mono_ns();
+        RecordHeader* record = writer.claim(bytes);
+        const std::uint64_t seq = record->ring_seq;
+        fill(*record, n, bytes);
+        record->ring_seq = seq;
+        writer.commit();
+        while (reader.peek() == nullptr) cpu_relax();
+        check(*reader.peek(), n, bytes);
+        reader.release(*reader.peek());
+        reader.publish();
+        rounds.push_back(static_cast<double>(mono_ns() - start));
+    }
+    join(pid);
+    close(there);
+    close(back);
+    return median(rounds);
+}
+
+double best_of(int runs, const std::function<double()>& run) {
+    double best = run();
+    for (int i = 1; i < runs; ++i) best = std::min(best, run());
+    return best;
+}
+
+}  // namespace
+
+int main() {
+    // A record is never smaller than its 80-byte header; 144 bytes are the header and 64 bytes of payload.
+    const double hardware = median({ping_pong(20'000), ping_pong(20'000), ping_pong(20'000)});
+    row("ping-pong of one cache line, round trip", hardware, "ns", 1.0, "itself");
+    for (std::uint32_t bytes : {88u, 144u, 1104u}) {
+        const std::string size = std::to_string(bytes) + " B";
+        row(("spsc write+read, one process, " + size).c_str(), best_of(5, [&] { return spsc_one_process(bytes, 500'000); }), "ns/record", 0, "");
+        row(("spsc one way, two processes, " + size).c_str(), best_of(5, [&] { return spsc_two_processes(bytes, 500'000); }), "ns/record", 0, "");
+        row(("broadcast one way, two processes, " + size).c_str(), best_of(5, [&] { return broadcast_two_processes(bytes, 500'000); }), "ns/record", 0, "");
+    }
+    const double round = best_of(3, [&] { return spsc_round_trip(144, 20'000); });
+    row("spsc round trip, 144 B, p50", round, "ns", round / hardware, "ping-pong");
+}

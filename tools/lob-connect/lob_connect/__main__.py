@@ -1,0 +1,3 @@
+from lob_connect.cli import main
+
+main()

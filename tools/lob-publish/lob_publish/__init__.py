@@ -1,0 +1,1 @@
+"""lob-publish: from the book ring to everybody who wants to know."""

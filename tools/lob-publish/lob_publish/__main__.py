@@ -1,0 +1,3 @@
+from lob_publish.cli import main
+
+main()

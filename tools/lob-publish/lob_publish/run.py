@@ -1,0 +1,292 @@
+"""The loop of lob-publish: the only file here that touches the world, but for the sinks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import click
+
+from lob import _native
+from lob.instruments import instrument_records
+from lob.records import BookState, Reason, RecordType, RequestKind, build
+from lob.rings import InputRing, RingError, instance_of
+from lob.stage import Stage
+from lob_publish._native import Pump
+from lob_publish.settings import Settings
+from lob_publish.sinks import Place, ReaderLeft, Sink, SinkFailed, make_sinks
+
+TOOL = "lob-publish"
+WHO = "publish"  # our name in the book ring: a successor goes on where we stood
+TURN_MS = 20
+TICK_S = 0.02
+DRAIN_PATIENCE_S = 10.0
+SAY_S = 1.0  # at most one line a second about losses
+ASK_S = 1.0  # ... and one round of requests: who is lapped again and again must not make the flood larger
+HOLE_MAX = 1 << 20  # a hole in the public ring is told as a hole, whatever its size
+
+
+def run(settings: Settings) -> int:
+    """Exit code. Raises RingError kinds and click.UsageError before anything was published."""
+    sinks = make_sinks(settings.to)
+    stage = Stage(TOOL, settings.common, writes=False)
+    publisher = Publisher(stage, settings, sinks)
+    try:
+        return publisher.run()
+    finally:
+        publisher.close_sinks(ended=False)
+
+
+class Publisher:
+    def __init__(self, stage: Stage, settings: Settings, sinks: list[Sink]) -> None:
+        self._stage = stage
+        self._settings = settings
+        self._sinks = sinks
+        self._all_sinks = list(sinks)
+        self._failed = False
+        self._lost = 0
+        self._lost_unsaid = 0
+        self._next_say = 0.0
+        self._next_tick = 0.0
+        self._unasked: list[int] = []  # instruments of which we want a snapshot sooner than its turn comes
+        self._next_ask = 0.0
+        self._silenced: list[int] = []  # instruments that we called stale because upstream is silent
+        self._silent = False
+        self._silent_epoch = 0
+
+    def run(self) -> int:
+        stage, common = self._stage, self._settings.common
+        if common.input_ring is not None:
+            # Our own output does not depend on the input: subscribers and the supervisor need not wait for it.
+            self._open_sinks(common.instance or instance_of(common.input_ring), named=True)
+        source = stage.open_input(WHO)
+        if not isinstance(source.reader, _native.BroadcastReader):
+            raise click.UsageError(f"{source.name} is not lob-book's ring; pipe lob-book into lob-publish")
+        if common.input_ring is None:
+            self._open_sinks(common.instance or instance_of(source.name), named=False)
+        self._source = source
+        self._pump = pump = Pump(source.reader)
+        facts = source.segment.facts()
+        resumed = source.reader.seq != 0 or facts["tail"] - facts["first_position"] > facts["capacity_bytes"]
+        for sink in list(self._sinks):
+            self._guard(sink, lambda sink: sink.join(pump, source))
+            resumed = resumed or (sink.ring is not None and sink.ring.taken_over)
+        pump.set_text(any(sink.wants_text for sink in self._sinks))
+        self._learn(source, resumed)
+        stage.on_reattach = self._on_reattach
+        stage.status_with(self._status)
+        while stage.running() and self._sinks:
+            self._turn()
+        self._drain()
+        for sink in list(self._sinks):
+            self._guard(sink, lambda sink: sink.flush())
+        if not self._sinks and self._failed:
+            stage.say("no sink is left")
+            stage.exit_code = 1
+        unsent = self._pump.pending
+        self.close_sinks(ended=stage.exit_code == 0)
+        if unsent:  # a record was read that a sink has not: our successor begins at what was released
+            source.reader = _native.BroadcastReader(source.segment, "slot", source.slot)
+        return stage.finish(self._totals())
+
+    def _open_sinks(self, instance: str, *, named: bool) -> None:
+        common = self._settings.common
+        place = Place(instance, named, self._settings.ring_bytes, common.shm_group)
+        for sink in list(self._sinks):
+            self._guard(sink, lambda sink: sink.open(place))
+            if sink.ring is not None:
+                self._stage.outputs.append(sink.ring)  # the stage gives its signs of life
+        if not self._sinks:
+            raise RingError("no sink is left")
+        self._stage.supervisor.ready(f"publishing to {', '.join(sink.uri for sink in self._sinks)}")
+
+    def _learn(self, source: InputRing, resumed: bool) -> None:
+        """Names and scales, for a reader that begins in the middle; its books are called live when they are whole."""
+        self._manifest_version = source.manifest_version
+        records = instrument_records(source.manifest, 0)
+        for sink in self._sinks:
+            if not records and sink.ring is not None:
+                records = instrument_records(sink.ring.manifest, 0)
+        for record in records:
+            self._pump.learn(record)
+        if resumed:
+            self._await_snapshots(list(self._pump.states()))
+
+    def _await_snapshots(self, instruments: list[int]) -> None:
+        """Called live again with their next snapshot; lob-book repeats that of a live book now and then, or asked."""
+        for instrument in instruments:
+            self._pump.await_snapshot(instrument)
+        if self._source.policy == "drop":  # in a replay what comes "sometime" would make two runs differ
+            self._unasked = instruments
+
+    def _ask(self) -> None:
+        symbols = dict(zip(self._pump.states(), (row[0] for row in self._pump.rows()), strict=True))
+        for instrument in self._unasked:
+            if not self._source.request(RequestKind.SNAPSHOT, symbols[instrument], Reason.LOST):
+                break  # the queue is full: the others come in their turn
+        self._unasked = []
+
+    # -- the loop -----------------------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        self._tick()
+        self._look_for_silence()
+        if not all(sink.wait_ready(TICK_S) for sink in self._sinks):
+            return
+        self._pump_once()
+
+    def _pump_once(self) -> None:
+        try:
+            turn = self._pump.run(self._settings.common.wait, TURN_MS)
+        except (_native.CorruptRing, ValueError) as error:
+            raise RingError(f"{self._source.name}: {error}; restart lob-book") from None
+        text, lines = self._pump.take_text()
+        if text:
+            for sink in list(self._sinks):
+                if sink.wants_text:
+                    self._guard(sink, lambda sink: sink.take(text, lines))
+        if turn == "lost":
+            self._on_lost()
+        elif turn == "epoch":
+            self._on_epoch()
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        if now < self._next_tick:
+            return
+        self._next_tick = now + TICK_S
+        for sink in list(self._sinks):
+            self._guard(sink, lambda sink: sink.tick())
+        if self._unasked and now >= self._next_ask:
+            self._next_ask = now + ASK_S
+            self._ask()
+        if self._lost_unsaid and now >= self._next_say:
+            self._next_say = now + SAY_S
+            self._stage.say(
+                f"{self._source.name}: lapped, {self._lost_unsaid} records lost; books are stale until their next "
+                "refresh; give lob-book a larger --ring-bytes, or this process a core of its own (--cpu)"
+            )
+            self._lost_unsaid = 0
+
+    def _guard(self, sink: Sink, call: Callable[[Sink], None]) -> None:
+        """Each sink has its own fate: one that fails is named and closed, the others go on."""
+        try:
+            call(sink)
+        except SinkFailed as error:
+            self._failed = True
+            self._stage.say(f"{error}" + ("; going on without it" if len(self._sinks) > 1 else ""))
+        except ReaderLeft:
+            pass
+        else:
+            return
+        self._sinks.remove(sink)
+        self._close_sink(sink, ended=False)
+
+    # -- what befalls the input ---------------------------------------------------------------------------------
+
+    def _say_status(self, instruments: list[int], state: BookState, reason: Reason) -> None:
+        """A status of our own in every sink, before whatever is read next."""
+        states = self._pump.states()
+        for instrument in instruments:
+            _, _, version, last_seq, connection, session = states[instrument]
+            self._pump.inject(
+                build(
+                    RecordType.STATUS,
+                    {"state": int(state), "reason": int(reason), "last_seq": last_seq},
+                    instrument=instrument,
+                    version=version,
+                    connection=connection,
+                    session=session,
+                )
+            )
+
+    def _in_state(self, state: BookState) -> list[int]:
+        return [instrument for instrument, facts in self._pump.states().items() if facts[0] == int(state)]
+
+    def _look_for_silence(self) -> None:
+        """lob-book cannot say itself that it is stopped: for every book that is live we do."""
+        silent = self._stage.input_silent
+        if silent == self._silent:
+            return
+        self._silent = silent
+        if silent:
+            self._silent_epoch = self._source.reader.epoch
+            self._silenced = self._in_state(BookState.LIVE)
+            self._say_status(self._silenced, BookState.STALE, Reason.UPSTREAM_SILENT)
+            if self._silenced:
+                self._stage.say(f"{self._source.name}: lob-book gives no sign of life; its books are stale")
+        elif self._silenced:
+            self._take_back_silence()
+
+    def _take_back_silence(self) -> None:
+        """Live again, if the same owner goes on and nothing is missing: what is unread tells."""
+        if not self._pump.drained:
+            self._pump_once()  # meets a hole or a new epoch, and forgets whom we called silent
+        if self._source.reader.epoch == self._silent_epoch:
+            states, ours = self._pump.states(), (int(BookState.STALE), int(Reason.UPSTREAM_SILENT))
+            self._say_status([i for i in self._silenced if states[i][:2] == ours], BookState.LIVE, Reason.NONE)
+        self._silenced = []
+
+    def _on_lost(self) -> None:
+        """Lapped: every book may have changed unseen. Each is live again with its next snapshot."""
+        count = self._pump.take_lost()
+        self._lost += count
+        self._lost_unsaid += count
+        self._silenced = []
+        self._pump.skip_numbers(min(count, HOLE_MAX))
+        known = [i for i, facts in self._pump.states().items() if facts[0] != int(BookState.CLOSED)]
+        self._say_status(known, BookState.STALE, Reason.LOST)
+        self._await_snapshots(known)
+
+    def _on_epoch(self) -> None:
+        """Another owner: it says itself how its books are; until then none of the old ones is live."""
+        if self._pump.take_lost():
+            self._stage.say(f"{self._source.name}: records were lost while lob-book was restarted")
+        self._silenced = []
+        self._pump.await_nothing()
+        self._say_status(self._in_state(BookState.LIVE), BookState.STALE, Reason.RESTARTED)
+
+    def _on_reattach(self) -> None:
+        """Another ring under the name."""
+        assert isinstance(self._source.reader, _native.BroadcastReader)
+        self._silenced = []
+        self._pump.await_nothing()
+        self._pump.set_reader(self._source.reader)
+        self._pump.skip_numbers(1)
+        self._say_status(self._in_state(BookState.LIVE), BookState.STALE, Reason.RESTARTED)
+        for sink in list(self._sinks):
+            self._guard(sink, lambda sink: sink.join(self._pump, self._source))
+
+    # -- the end ------------------------------------------------------------------------------------------------
+
+    def _drain(self) -> None:
+        """What was read goes out; at the end of the input all that is left in it."""
+        patience_ends, seen = time.monotonic() + DRAIN_PATIENCE_S, -1
+        while self._sinks and time.monotonic() < patience_ends:
+            if not (self._pump.pending or (self._stage.input_ended and not self._pump.drained)):
+                return
+            self._turn()
+            if self._pump.records != seen:
+                seen, patience_ends = self._pump.records, time.monotonic() + DRAIN_PATIENCE_S
+
+    def close_sinks(self, *, ended: bool) -> None:
+        while self._sinks:
+            self._close_sink(self._sinks.pop(), ended=ended)
+
+    def _close_sink(self, sink: Sink, *, ended: bool) -> None:
+        if sink.ring is not None and sink.ring in self._stage.outputs:
+            self._stage.outputs.remove(sink.ring)
+        sink.close(ended=ended)
+
+    def _status(self) -> str:
+        return f"{self._pump.records} records to {len(self._sinks)} sinks, {self._lost} lost"
+
+    def _totals(self) -> str:
+        parts = [f"{self._pump.records} records"]
+        for sink in self._all_sinks:
+            drops = f" ({sink.counts.drops} dropped)" if sink.counts.drops else ""
+            parts.append(f"{sink.uri} {sink.counts.messages} messages, {sink.counts.bytes} bytes{drops}")
+        parts.append(f"lost {self._lost}")
+        if self._pump.refused:
+            parts.append(f"{self._pump.refused} of versions never announced")
+        return "; ".join(parts)

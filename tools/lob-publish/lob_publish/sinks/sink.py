@@ -1,0 +1,76 @@
+"""What all sinks have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lob.rings import InputRing, OutputRing
+from lob_publish._native import Pump
+
+
+class SinkFailed(Exception):
+    """A sink cannot go on; one sentence that says what to do."""
+
+
+class ReaderLeft(Exception):
+    """The reader of stdout has what it wanted: no fault."""
+
+
+@dataclass
+class Counts:
+    messages: int = 0
+    bytes: int = 0
+    drops: int = 0
+    errors: int = 0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run takes place."""
+
+    instance: str
+    named: bool  # --in: what we make outlives us
+    ring_bytes: int
+    group: str | None
+
+
+class Sink:
+    """The default answers; a sink says what is different.
+
+    Order of calls: `open` (the input may not exist yet), `join` (and again when the input ring was made anew), then
+    `take` with text and `tick` at least every 50 ms, `flush` and `close`. All may raise SinkFailed.
+    """
+
+    wants_text = False
+    uses_stdout = False
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self.counts = Counts()
+
+    @property
+    def ring(self) -> OutputRing | None:
+        """The ring that this sink owns."""
+        return None
+
+    def open(self, place: Place) -> None:
+        """Make what is written to. Raises RingError too: then the stage does not start."""
+
+    def join(self, pump: Pump, source: InputRing) -> None:
+        """The input is known."""
+
+    def take(self, text: bytes, lines: int) -> None:
+        """NDJSON; only if `wants_text`."""
+
+    def wait_ready(self, timeout_s: float) -> bool:
+        """False: this sink must be waited for (policy `wait`) and still has no room."""
+        return True
+
+    def tick(self) -> None:
+        """Look after itself. Raises ReaderLeft too."""
+
+    def flush(self) -> None:
+        """Nothing more will be taken: see that all that was is out. Raises ReaderLeft too."""
+
+    def close(self, *, ended: bool) -> None:
+        """`ended`: nothing more will come; else we stop and another may go on. Never raises."""

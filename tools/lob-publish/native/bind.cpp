@@ -1,0 +1,116 @@
+// bind.cpp - what Python may call of the pump; nothing is decided here.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+
+#include "pump.hpp"
+#include "tops_rows.hpp"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+using namespace lob;
+using publish::Pump;
+using publish::Turn;
+
+namespace {
+
+WaitMode wait_mode(const std::string& name) {
+    if (name == "spin") return WaitMode::spin;
+    if (name == "yield") return WaitMode::yield;
+    if (name == "block") return WaitMode::block;
+    if (name == "auto") return WaitMode::automatic;
+    throw std::invalid_argument("no wait mode '" + name + "': spin, yield, block or auto");
+}
+
+const char* word_of_turn(Turn turn) {
+    switch (turn) {
+        case Turn::idle: return "idle";
+        case Turn::time: return "time";
+        case Turn::text: return "text";
+        case Turn::blocked: return "blocked";
+        case Turn::lost: return "lost";
+        case Turn::epoch: return "epoch";
+    }
+    return "?";
+}
+
+// Calls with a record from Python, at an address where its words may be read.
+template <class Call>
+void with_record(nb::bytes bytes, Call&& call) {
+    std::vector<std::uint64_t> words((bytes.size() + 7) / 8);
+    std::memcpy(words.data(), bytes.c_str(), bytes.size());
+    auto& record = *reinterpret_cast<RecordHeader*>(words.data());
+    if (bytes.size() < sizeof(RecordHeader) || record.size_bytes != words.size() * 8)
+        throw std::invalid_argument("no record: " + std::to_string(bytes.size()) + " bytes");
+    call(record);
+}
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+    nb::module_::import_("lob._native");  // whose readers and writers we are given
+
+    nb::class_<Pump>(m, "Pump")
+        .def(nb::init<BroadcastReader<>&>(), "reader"_a, nb::keep_alive<1, 2>())
+        .def("set_reader", &Pump::set_reader, "reader"_a, nb::keep_alive<1, 2>())
+        .def("add_ring", &Pump::add_ring, "writer"_a, "skip"_a, nb::keep_alive<1, 2>())
+        .def("remove_ring", &Pump::remove_ring, "index"_a)
+        .def(
+            "counts",
+            [](const Pump& p, std::size_t index) {
+                const auto counts = p.counts(index);
+                return nb::make_tuple(counts.records, counts.bytes, counts.oversize);
+            },
+            "index"_a, "(records, bytes, records too large) of a public ring.")
+        .def("set_text", &Pump::set_text, "wanted"_a)
+        .def("take_text",
+             [](Pump& p) {
+                 const auto text = p.text();
+                 nb::tuple taken = nb::make_tuple(nb::bytes(text.data(), text.size()), p.lines());
+                 p.clear_text();
+                 return taken;
+             },
+             "(NDJSON, lines) since the last call.")
+        .def("inject", [](Pump& p, nb::bytes record) { with_record(record, [&](auto& r) { p.inject(r); }); }, "record"_a)
+        .def("learn", [](Pump& p, nb::bytes record) { with_record(record, [&](auto& r) { p.learn(r); }); }, "record"_a)
+        .def("skip_numbers", &Pump::skip_numbers, "count"_a)
+        .def("await_snapshot", &Pump::await_snapshot, "instrument"_a)
+        .def("await_nothing", &Pump::await_nothing)
+        .def(
+            "run",
+            [](Pump& p, const std::string& wait, int max_ms) {
+                const WaitMode mode = wait_mode(wait);
+                Turn turn;
+                {
+                    nb::gil_scoped_release release;
+                    turn = p.run(mode, max_ms);
+                }
+                return word_of_turn(turn);
+            },
+            "wait"_a, "max_ms"_a, "idle, time, text, blocked, lost or epoch: why it came back.")
+        .def("flush", &Pump::flush)
+        .def("take_lost", &Pump::take_lost)
+        .def_prop_ro("pending", &Pump::pending)
+        .def_prop_ro("drained", &Pump::drained)
+        .def_prop_ro("records", &Pump::records)
+        .def_prop_ro("refused", &Pump::refused)
+        .def_prop_ro("instruments_version", &Pump::instruments_version)
+        .def("rows", [](const Pump& p) { return top_rows(p.tops()); }, "As lob._native.Tops.rows.")
+        .def(
+            "states",
+            [](const Pump& p) {
+                nb::dict states;
+                for (const auto& [id, top] : p.tops().all())
+                    states[nb::int_(id)] = nb::make_tuple(top.state, top.reason, top.version, top.last_seq, top.connection, top.session);
+                return states;
+            },
+            "Instrument id -> (state, reason, version, last_seq, connection, session).")
+        .def(
+            "instruments",
+            [](const Pump& p) {
+                nb::list records;
+                for (const auto& [id, words] : p.instruments())
+                    records.append(nb::bytes(reinterpret_cast<const char*>(words.data()), words.size() * 8));
+                return records;
+            },
+            "The newest record of each instrument.");
+}

@@ -1,0 +1,3 @@
+from lob_trace.cli import main
+
+main()

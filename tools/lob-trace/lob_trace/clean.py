@@ -1,0 +1,63 @@
+"""Finds and removes what dead stages left in shared memory. What anybody alive holds is never touched."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from lob.rings import NAME, SHM, WRITER_ROLE, ForeignOwner, instance_of, list_rings, role_held, unlink_if_idle
+
+# lob.rings.hidden_name: what its maker had not finished.
+HIDDEN = re.compile(r"\.(?P<ring>lob\.[A-Za-z0-9_-]+\.[a-z0-9-]+)(\.lock)?\.\d+\.[0-9a-f]{8}")
+
+
+@dataclass(frozen=True)
+class Left:
+    """One thing to remove: a ring or board with its lock file, a lock file alone, or a half-made segment."""
+
+    name: str  # of the ring, or of the half-made file
+    what: str
+
+
+@dataclass(frozen=True)
+class Found:
+    left: list[Left]
+    kept: list[str]  # names of rings that somebody holds
+    foreign: list[str]  # names of rings that belong to another user
+
+
+def find(instance: str | None) -> Found:
+    """Everything of one instance, or of all."""
+    rings = list_rings(instance)
+    locks = [f"/{path.name.removesuffix('.lock')}" for path in sorted(SHM.glob("lob.*.lock"))]
+    alone = [n for n in locks if NAME.fullmatch(n) and n not in rings and instance in (None, instance_of(n))]
+    found = Found([], [], [])
+    for name, what in [*((name, "ring") for name in rings), *((name, "lock file") for name in alone)]:
+        try:
+            if role_held(name):
+                found.kept.append(name)
+            else:
+                found.left.append(Left(name, what))
+        except ForeignOwner:
+            found.foreign.append(name)
+    for path in sorted(SHM.glob(".lob.*")):
+        match = HIDDEN.fullmatch(path.name)
+        if match is None or instance not in (None, instance_of("/" + match["ring"])):
+            continue
+        try:
+            if not role_held("/" + match["ring"], WRITER_ROLE):  # its maker holds that role until it is whole
+                found.left.append(Left("/" + path.name, "half-made segment"))
+        except ForeignOwner:
+            found.foreign.append("/" + path.name)
+    return found
+
+
+def remove(left: Left) -> bool:
+    """False: somebody has taken a role meanwhile. Raises ForeignOwner."""
+    if left.what == "half-made segment":
+        try:
+            (SHM / left.name[1:]).unlink(missing_ok=True)
+        except PermissionError:
+            raise ForeignOwner(left.name) from None
+        return True
+    return unlink_if_idle(left.name)
