@@ -184,7 +184,7 @@ build/bench/%: tests/bench/%.cpp $(RINGS) build/compiler
 
 lint: build ## ruff, mypy --strict, and systemd-analyze where it is installed
 	@failed=0
-	$(BIN)/ruff check --quiet --cache-dir build/ruff shared tools tests || failed=1
+	$(BIN)/ruff check --quiet --cache-dir build/ruff shared tools tests demo/run .ci/count || failed=1
 	$(BIN)/mypy --strict --no-error-summary --cache-dir build/mypy $(PACKAGES) || failed=1
 	if command -v systemd-analyze >/dev/null && ls systemd/*.service >/dev/null 2>&1; then
 	    rm -rf build/units; mkdir build/units

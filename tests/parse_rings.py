@@ -72,7 +72,7 @@ class Bench:
         record = build(RecordType.LINK, {"up": up}, url=url.encode(), connection=connection, session=self.session)
         assert self.raw.write(record)
 
-    def run(self, budget_ms: int = 5) -> int:
+    def run(self, budget_ms: int = 50) -> int:
         return self.parser.run(self.input, self.output, "yield", budget_ms, 0)
 
     def take(self) -> list[Record]:

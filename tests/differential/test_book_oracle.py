@@ -80,9 +80,8 @@ class PlainBook:
         return bool(self.bids) and bool(self.asks) and self.bids.peekitem(0)[0] >= self.asks.peekitem(0)[0]
 
     def checksum(self):
-        text = "".join(
-            str(number).lstrip("0") for side in (self.asks, self.bids) for level in side.items()[:10] for number in level
-        )
+        best = [level for side in (self.asks, self.bids) for level in side.items()[:10]]
+        text = "".join(str(number).lstrip("0") for level in best for number in level)
         return zlib.crc32(text.encode())
 
     def depth(self, bound):
@@ -290,7 +289,9 @@ class PlainBooks:
         asks = [(int(x["price"]), int(x["qty"])) for x in r.asks]
         sums = (int(b["has_checksum"]), int(b["checksum"]))
         if book.state == BookState.LIVE:
-            verdict = judge(rule, book.last_seq, book.joining, first, last, prev) if scope == Scope.INSTRUMENT else "apply"
+            verdict = "apply"
+            if scope == Scope.INSTRUMENT:
+                verdict = judge(rule, book.last_seq, book.joining, first, last, prev)
             if verdict == "stale":
                 book.stale_dropped += 1
                 return
@@ -596,7 +597,12 @@ class Flow:
         self.raw_seq += new_raw
         session = self.sessions[connection] if connection != NO_CONNECTION else 0
         rest.setdefault("session", session)
-        return kind, body, {"raw_seq": self.raw_seq, "connection": connection, "origin_ns": 1, "recv_ns": self.now, **rest}
+        header = {"raw_seq": self.raw_seq, "connection": connection, "origin_ns": 1, "recv_ns": self.now}
+        return kind, body, header | rest
+
+    @staticmethod
+    def of(feed):
+        return {"instrument": feed.id, "version": feed.version, "connection": feed.connection}
 
     def instrument(self, feed):
         body = {
@@ -611,7 +617,9 @@ class Flow:
     def side(self, feed, sign, count):
         levels = []
         for _ in range(count):
-            distance = self.random.randrange(1, 14) if self.chance(1 - self.trouble / 20) else -self.random.randrange(0, 3)
+            distance = self.random.randrange(1, 14)
+            if self.chance(self.trouble / 20):
+                distance = -self.random.randrange(0, 3)
             qty = 0 if self.chance(0.45) else self.random.randrange(1, 40)
             qty = min(qty * 10**feed.qty_scale, INT64_MAX)
             levels.append(((100 + sign * distance) * 10**feed.price_scale, qty))
@@ -665,13 +673,13 @@ class Flow:
             return self.some_snapshot(feed)
         if what < 0.94:
             body = {"trade_id": rnd.randrange(99), "price": 100, "qty": 3}
-            return [self.build(RecordType.TRADE, body, instrument=feed.id, version=feed.version, connection=feed.connection)]
+            return [self.build(RecordType.TRADE, body, **self.of(feed))]
         if what < 0.98:
             self.counts[2] += 1 if self.chance(0.95) else 2
             body = {"seq": self.counts[2], "rule": SequenceRule.STEP, "scope": Scope.CONNECTION}
             return [self.build(RecordType.SEQUENCE, body, connection=2)]
         body = {"bid_price": 99, "bid_qty": 1, "ask_price": 101, "ask_qty": 1}
-        return [self.build(RecordType.BBO, body, instrument=feed.id, version=feed.version, connection=feed.connection)]
+        return [self.build(RecordType.BBO, body, **self.of(feed))]
 
     def some_diff(self, feed):
         prev = feed.seq
@@ -679,9 +687,10 @@ class Flow:
             self.count_connection(feed)
             first = feed.seq
         else:
-            feed.seq += rnd_width if (rnd_width := self.random.randrange(1, 4)) else 0
+            feed.seq += self.random.randrange(1, 4)
             first = prev + 1
-        record = self.book(feed, RecordType.DIFF, first, feed.seq, prev, lambda: self.random.choice([0, 1, 1, 2, 5, 20]))
+        counts = [0, 1, 1, 2, 5, 20, 60]
+        record = self.book(feed, RecordType.DIFF, first, feed.seq, prev, lambda: self.random.choice(counts))
         fault = self.random.random() * 0.03 / self.trouble
         if fault < 0.04:
             return []
@@ -741,7 +750,8 @@ class Flow:
             return []
         if what == 2:
             scope = self.random.choice(list(Scope))
-            body = {"count": 1, "scope": scope, "reason": self.random.choice([0, int(Reason.OVERSIZE), int(Reason.BAD_MESSAGE)])}
+            reason = self.random.choice([Reason.NONE, Reason.OVERSIZE, Reason.BAD_MESSAGE])
+            body = {"count": 1, "scope": scope, "reason": reason}
             return [self.build(RecordType.LOST, body, instrument=feed.id, connection=connection)]
         if what == 3:
             down = self.build(RecordType.LINK, {"up": 0}, connection=connection)
@@ -758,7 +768,8 @@ class Flow:
             feed.qty_scale += self.random.choice([0, 1, 1, 1, 1, 16])
             return [self.instrument(feed)]
         if what == 6:
-            body = {"request_id": max(0, self.model.next_id - self.random.randrange(1, 4)), "outcome": self.random.randrange(3)}
+            request_id = max(0, self.model.next_id - self.random.randrange(1, 4))
+            body = {"request_id": request_id, "outcome": self.random.randrange(3)}
             return [self.build(RecordType.ANSWER, body)]
         if what == 7 and self.chance(0.5):
             body = {"state": self.random.choice([BookState.LIVE, BookState.STALE]), "reason": Reason.UPSTREAM_SILENT}

@@ -245,7 +245,7 @@ def test_for_so_long_and_no_longer(stages: Stages) -> None:
     source, sink = stages.pipeline(["source", "--for", "400ms"], ["sink"])
     assert len(numbers(sink)) > 10
     assert [stages.ends(source), stages.ends(sink)] == [0, 0]
-    assert 0.4 < time.monotonic() - started < 5
+    assert 0.4 < time.monotonic() - started < 15
 
 
 # -- named rings --------------------------------------------------------------------------------------------------
@@ -410,9 +410,10 @@ def test_the_supervisor_hears_ready_after_the_ring_exists_then_life_signs_and_th
         assert supervisor.recv(4096) == f"READY=1\nSTATUS={raw} open".encode()
         assert role_held(raw, rings.WRITER_ROLE)
         heard = [supervisor.recv(4096) for _ in range(12)]
-        assert heard.count(b"WATCHDOG=1") >= 9
-        (status,) = [text for text in heard if text.startswith(b"STATUS=")]
-        assert status.endswith(b" records WATCHDOG=1")  # a line break in it is no command
+        statuses = [text for text in heard if text != b"WATCHDOG=1"]
+        assert 1 <= len(statuses) < 6
+        for status in statuses:  # a line break in it is no command
+            assert status.startswith(b"STATUS=") and status.endswith(b" records WATCHDOG=1")
         source.send_signal(signal.SIGTERM)
         assert stages.ends(source) == 0
         supervisor.setblocking(False)
@@ -433,18 +434,17 @@ def test_a_supervisor_that_does_not_listen_stops_nobody(stages: Stages, tmp_path
         supervisor.bind(address)  # and never reads: its queue is full soon
         env = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "20000"}
         source = stages.start("source", "--out", stages.ring("raw"), "--for", "1s", env=env)
-        time.sleep(1.0)
-        supervisor.setblocking(False)
-        for _ in range(3):
-            supervisor.recv(4096)
         assert stages.ends(source) == 0
+        supervisor.setblocking(False)
+        assert supervisor.recv(4096).startswith(b"READY=1") and supervisor.recv(4096) == b"WATCHDOG=1"
 
 
 def test_under_a_supervisor_a_missing_ring_is_waited_for_without_end(stages: Stages, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as supervisor:
         supervisor.bind(str(tmp_path / "notify"))
         sink = stages.start("sink", "--in", stages.ring("raw"), env={"NOTIFY_SOCKET": str(tmp_path / "notify")})
-        time.sleep(0.3)
+        supervisor.settimeout(DEADLINE_S)
+        assert supervisor.recv(4096) == f"STATUS=waiting for {stages.ring('raw')}".encode()
         assert sink.poll() is None
         ring = OutputRing(stages.ring("raw"), Kind.SPSC, capacity_bytes=4096)
         ring.writer.write(record(b"7"))
@@ -456,11 +456,17 @@ def test_under_a_supervisor_a_missing_ring_is_waited_for_without_end(stages: Sta
 def test_the_wait_for_a_ring_ends_at_a_signal(stages: Stages) -> None:
     sink = stages.start("sink", "--in", stages.ring("raw"))
     relay = stages.start("relay", stdin=subprocess.PIPE)
-    time.sleep(0.5)
     for process in (sink, relay):
+        eventually(lambda process=process: _catches_sigterm(process), "its signal handlers are there")
         process.send_signal(signal.SIGTERM)
         assert stages.ends(process) == 0
         assert stages.stderr(process).endswith("stopped before there was a ring to read\n")
+
+
+def _catches_sigterm(process: subprocess.Popen[bytes]) -> bool:
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    (caught,) = (int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(caught >> (signal.SIGTERM - 1) & 1)
 
 
 def test_input_ring_of_a_test_is_left_alone_by_stages_of_another_instance(stages: Stages) -> None:

@@ -212,7 +212,7 @@ def test_rings_shows_owners_readers_rates_and_connections(instance: str) -> None
             owner.writer.write(record(b"x" * 1000))
         owner.writer.drop()
         rows = {row["ring"]: row for row in lines(run("rings", "--instance", instance, "--apart", "100ms"))}
-        assert list(rows) == [board, book, raw]
+        assert list(rows) == [raw, book, board]
         seen = rows[raw]
         assert (seen["kind"], seen["policy"], seen["state"]) == ("spsc", "drop", "open")
         assert seen["owner_pid"] == os.getpid() and seen["owner_alive"] is True and seen["drops"] == 1

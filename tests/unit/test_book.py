@@ -6,6 +6,8 @@ import itertools
 import zlib
 
 import pytest
+
+import lob._native  # noqa: F401  the ring types must be known before the books'
 from lob.records import (
     NO_CONNECTION,
     BookState,
@@ -19,8 +21,6 @@ from lob.records import (
     build,
     parse,
 )
-
-import lob._native  # noqa: F401  the ring types must be known before the books'
 from lob_book import _native
 
 S = 1_000_000_000
@@ -45,7 +45,13 @@ class Bench:
         self.announced = self.instrument()
 
     def feed(self, kind, body, **rest):
-        header = {"ring_seq": next(self.ring_seq), "epoch": 1, "connection": 0, "session": self.session, "recv_ns": self.now}
+        header = {
+            "ring_seq": next(self.ring_seq),
+            "epoch": 1,
+            "connection": 0,
+            "session": self.session,
+            "recv_ns": self.now,
+        }
         header |= {"raw_seq": 1000 + header["ring_seq"], "instrument": 0, "version": self.version} | rest
         return [parse(record) for record in self.books.feed(build(kind, body, **header), self.now)]
 
@@ -440,7 +446,12 @@ def test_backlog_is_bounded_by_records_and_by_bytes():
 def test_trades_pass_through_with_their_times_and_the_cause():
     bench = Bench()
     (out,) = bench.feed(
-        RecordType.TRADE, {"trade_id": 5, "price": 99, "qty": 3}, exch_ns=T0, origin_ns=1, raw_seq=77, stage_ns=(5, 6, 0, 0)
+        RecordType.TRADE,
+        {"trade_id": 5, "price": 99, "qty": 3},
+        exch_ns=T0,
+        origin_ns=1,
+        raw_seq=77,
+        stage_ns=(5, 6, 0, 0),
     )
     assert (int(out.body["trade_id"]), int(out.header["raw_seq"]), int(out.header["exch_ns"])) == (5, 77, T0)
     assert out.header["stage_ns"][:2].tolist() == [5, 6]

@@ -7,12 +7,12 @@ import os
 import secrets
 import struct
 
+import numpy as np
 import pytest
+
+from lob import _native as rings_native
 from lob.records import BOARD_ENTRY, LEVEL, BookState, Flag, Reason, RecordType, RequestKind, build, parse
 from lob.rings import InputRing, Kind, OutputRing, RingState
-
-import numpy as np
-from lob import _native as rings_native
 from lob_book import _native
 
 EVENTS_BYTES = 1 << 20
@@ -21,7 +21,9 @@ EVENTS_BYTES = 1 << 20
 class Rings:
     """Event ring, book ring and board of one test, and a pump between them."""
 
-    def __init__(self, stack, *, policy="wait", book_bytes=1 << 20, slots=4, depth=3, asks=True, clock="records", **options):
+    def __init__(
+        self, stack, *, policy="wait", book_bytes=1 << 20, slots=4, depth=3, asks=True, clock="records", **options
+    ):
         instance = f"t-{os.getpid()}-{secrets.token_hex(4)}"
         manifest = {"venue": "test"}
 
@@ -47,7 +49,14 @@ class Rings:
 
     def send(self, kind, body, **rest):
         self.sent += 1
-        header = {"instrument": 0, "version": 1, "connection": 0, "session": 1, "recv_ns": 10**18 + self.sent, "raw_seq": self.sent}
+        header = {
+            "instrument": 0,
+            "version": 1,
+            "connection": 0,
+            "session": 1,
+            "recv_ns": 10**18 + self.sent,
+            "raw_seq": self.sent,
+        }
         assert self.events.writer.write(build(kind, body, **(header | rest)))
 
     def instrument(self, id_=0, **rest):
@@ -70,7 +79,11 @@ class Rings:
 
     def entry(self, slot):
         entry, bids, asks = self.board.read(slot)
-        return np.frombuffer(entry, BOARD_ENTRY)[0], np.frombuffer(bids, LEVEL).tolist(), np.frombuffer(asks, LEVEL).tolist()
+        return (
+            np.frombuffer(entry, BOARD_ENTRY)[0],
+            np.frombuffer(bids, LEVEL).tolist(),
+            np.frombuffer(asks, LEVEL).tolist(),
+        )
 
 
 @pytest.fixture
@@ -289,7 +302,10 @@ def test_replay_gives_the_same_records_every_time(make, repeat):
         for _ in range(repeat * 10):
             rings.pump.run(1)
             seen += rings.read()
-        return [(r.type, int(r.header["ring_seq"]), int(r.header["flags"]), r.body.tobytes(), r.bids.tobytes()) for r in seen]
+        return [
+            (r.type, int(r.header["ring_seq"]), int(r.header["flags"]), r.body.tobytes(), r.bids.tobytes())
+            for r in seen
+        ]
 
     first = output()
     assert first == output()

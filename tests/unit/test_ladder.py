@@ -107,7 +107,14 @@ def test_rescale_keeps_all_levels_and_can_be_undone(side, levels, price_exponent
 
 @pytest.mark.parametrize(
     ("level", "exponents"),
-    [((9, 9), (19, 0)), ((9, 9), (0, 19)), ((INT64_MAX, 1), (1, 0)), ((1, INT64_MAX), (0, 1)), ((15, 10), (-1, 0)), ((10, 15), (0, -1))],
+    [
+        ((9, 9), (19, 0)),
+        ((9, 9), (0, 19)),
+        ((INT64_MAX, 1), (1, 0)),
+        ((1, INT64_MAX), (0, 1)),
+        ((15, 10), (-1, 0)),
+        ((10, 15), (0, -1)),
+    ],
 )
 def test_rescale_that_does_not_fit_changes_nothing(level, exponents):
     ladder = _native.Ladder("ask")

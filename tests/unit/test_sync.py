@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from lob.records import BookState, Flag, RecordType, SequenceRule, build
 
 import lob._native  # noqa: F401  the ring types must be known before the books'
+from lob.records import BookState, Flag, RecordType, SequenceRule, build
 from lob_book import _native
 
 RANGE, CHAIN, STEP, NONE = SequenceRule.RANGE, SequenceRule.CHAIN, SequenceRule.STEP, SequenceRule.NONE
@@ -40,7 +40,12 @@ def verdict(books, rule, first, last, prev):
     ("rule", "joins", "snapshot", "messages"),
     [
         # Binance spot: U, u
-        (RANGE, True, 160, [(150, 160, 0, "stale"), (158, 165, 0, "apply"), (166, 170, 0, "apply"), (172, 175, 0, "gap")]),
+        (
+            RANGE,
+            True,
+            160,
+            [(150, 160, 0, "stale"), (158, 165, 0, "apply"), (166, 170, 0, "apply"), (172, 175, 0, "gap")],
+        ),
         (RANGE, True, 160, [(161, 165, 0, "apply"), (100, 165, 0, "stale"), (100, 166, 0, "apply")]),
         (RANGE, True, 160, [(162, 165, 0, "gap")]),
         # Binance USD-M: U, u, pu

@@ -76,7 +76,7 @@ class Player:
             self.take_requests()
             self._play_block(path, number, lines)
             number += len(lines)
-        self.lines += number
+            self.lines += len(lines)
 
     def take_requests(self) -> None:
         """Count what comes from downstream; the place of an answer in the ring would depend on the clock."""

@@ -23,6 +23,8 @@ from lob.rings import (
     role_held,
 )
 
+ORDER = ("raw", "events", "book", "board", "public")
+
 
 @dataclass(frozen=True)
 class Look:
@@ -61,7 +63,7 @@ def look_twice(instance: str | None, apart_s: float) -> tuple[list[dict[str, Any
     """(a row for each ring that was there both times, a sentence for each that cannot be read)."""
     first: dict[str, Look] = {}
     sentences = []
-    for name in list_rings(instance):
+    for name in sorted(list_rings(instance), key=_place):
         try:
             first[name] = look(name)
         except NoRing:
@@ -76,6 +78,12 @@ def look_twice(instance: str | None, apart_s: float) -> tuple[list[dict[str, Any
         except RingError:
             continue  # it went between the two looks
     return rows, sentences
+
+
+def _place(name: str) -> tuple[str, int, str]:
+    """Instances by name, their rings in the order a message passes them."""
+    instance, what = instance_of(name), name.rsplit(".", 1)[1]
+    return instance, ORDER.index(what) if what in ORDER else len(ORDER), what
 
 
 def row(before: Look, now: Look) -> dict[str, Any]:
@@ -117,7 +125,7 @@ def row(before: Look, now: Look) -> dict[str, Any]:
         "venue": now.manifest.get("venue"),
     }
     connections = now.manifest.get("connections")
-    if isinstance(connections, list):
+    if now.name.endswith(".raw") and isinstance(connections, list):  # the stages after it pass on what they found
         result["connections"] = [_connection(one) for one in connections if isinstance(one, dict)]
     return result
 
