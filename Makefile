@@ -186,10 +186,8 @@ lint: build ## ruff, mypy --strict, and systemd-analyze where it is installed
 	@failed=0
 	$(BIN)/ruff check --quiet --cache-dir build/ruff shared tools tests demo/run .ci/count || failed=1
 	$(BIN)/mypy --strict --no-error-summary --cache-dir build/mypy $(PACKAGES) || failed=1
-	if command -v systemd-analyze >/dev/null && ls systemd/*.service >/dev/null 2>&1; then
-	    rm -rf build/units; mkdir build/units
-	    cp systemd/*.{service,target,slice,socket,timer} build/units 2>/dev/null || true
-	    sed -i "s|/usr/local/bin/|$$PWD/$(BIN)/|" build/units/*  # verify wants to see the programs
+	if command -v systemd-analyze >/dev/null; then
+	    rm -rf build/units; systemd/install $$PWD/$(BIN) $$PWD/build/units/etc $$PWD/build/units >/dev/null
 	    SYSTEMD_UNIT_PATH=$$PWD/build/units: systemd-analyze verify build/units/*.* || failed=1
 	fi
 	exit $$failed
@@ -197,6 +195,8 @@ lint: build ## ruff, mypy --strict, and systemd-analyze where it is installed
 # ---- elsewhere -------------------------------------------------------------------------------------------------
 
 PREFIX := /usr/local
+ETC := $(if $(filter /usr/local,$(PREFIX)),/etc/crypto-lob,$(PREFIX)/etc/crypto-lob)
+UNITS := $(PREFIX)/lib/systemd/system
 install: build ## the five commands in PREFIX=/usr/local (an environment of their own in lib/crypto-lob) and systemd's units
 	@$(COMPILER)
 	home=$(PREFIX)/lib/crypto-lob
@@ -204,11 +204,7 @@ install: build ## the five commands in PREFIX=/usr/local (an environment of thei
 	$(PIP) --python $$home/bin/python install --force-reinstall .
 	mkdir -p $(PREFIX)/bin
 	for command in connect parse book publish trace; do ln -sf $$home/bin/lob-$$command $(PREFIX)/bin/; done
-	for unit in systemd/*.service systemd/*.target systemd/*.slice; do
-	    [ -e $$unit ] || continue
-	    mkdir -p $(PREFIX)/lib/systemd/system
-	    sed 's|/usr/local/bin/|$(PREFIX)/bin/|' $$unit > $(PREFIX)/lib/systemd/system/$${unit##*/}
-	done
+	systemd/install $(PREFIX)/bin $(ETC) $(UNITS)
 
 clean: ## remove build/, .venv and all caches
 	@rm -rf build $(VENV) .ruff_cache .mypy_cache .pytest_cache .hypothesis

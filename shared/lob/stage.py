@@ -91,9 +91,10 @@ class Stage:
         self._stdout_poll = select.poll()
         if _is_pipe(1):
             self._stdout_poll.register(1, select.POLLERR | select.POLLHUP)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, and shells that start a job with &
-                signal.signal(number, self._on_signal)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup; else a closed terminal would leave the rings
+            signal.signal(signal.SIGHUP, self._on_signal)
         atexit.register(self._abandon)
         # A reader that went away is told by EPIPE and POLLERR; an unhandled signal would end us without a word.
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)

@@ -272,6 +272,8 @@ public:
         scales_[key_of(record)] = {body.price_scale, body.qty_scale};
     }
 
+    bool knows(const RecordHeader& record) const { return scales_of(record) != nullptr; }
+
     // Records of an instrument or version never seen.
     std::uint64_t refused() const { return refused_; }
 

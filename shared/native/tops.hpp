@@ -24,7 +24,7 @@ struct Top {
     std::uint64_t last_seq = 0;
     Level bid{};
     Level ask{};
-    std::uint64_t updates = 0;     // snapshots, diffs and bbos, refreshes not counted
+    std::uint64_t updates = 0;     // snapshots and diffs, refreshes not counted
     std::int64_t origin_ns = 0;    // CLOCK_MONOTONIC of the newest
     std::uint32_t latency_ns = 0;  // from there to the last stage that it passed
 };
@@ -49,7 +49,9 @@ public:
                     top.ask = body.ask_count != 0 ? levels[body.bid_count] : Level{};
                     top.version = record.version;
                 }
-                if ((record.flags & FLAG_REFRESH) == 0) touch(top, record);
+                if ((record.flags & FLAG_REFRESH) != 0) break;
+                ++top.updates;
+                touch(top, record);
                 break;
             }
             case RecordType::bbo: {
@@ -86,7 +88,6 @@ private:
         top.epoch = record.epoch;
     }
     static void touch(Top& top, const RecordHeader& record) {
-        ++top.updates;
         if (record.origin_ns == 0) return;
         top.origin_ns = record.origin_ns;
         for (const std::uint32_t passed_ns : record.stage_ns)

@@ -173,8 +173,12 @@ class Reader:
                 raise BadMessage(f"key {key} twice")
             seen.add(key)
             meanings = shape.keys[key]
+            both = isinstance(meanings, tuple)
             for meaning in meanings if isinstance(meanings, tuple) else (meanings,):
                 self.value(meaning, value, scope)
+                if isinstance(meaning, Levels) and (isinstance(value, Pairs) or not (both or isinstance(value, list))):
+                    if value is not None:
+                        scope.has_levels = scope.levels_bad = True
 
     def value(self, meaning: Any, value: Any, scope: Fields) -> None:
         if isinstance(meaning, Obj):

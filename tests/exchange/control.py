@@ -92,10 +92,11 @@ def refuse(server: Server, query: Query) -> Json:
 
 
 def garbage(server: Server, query: Query) -> Json:
-    """[text=...|hex=...] [conn] [venue]: send this frame, text or binary (default: half a JSON message)."""
+    """[text=...|hex=...] [times=1] [conn] [venue]: send this frame (default: half a JSON message), repeated within."""
     links = _links(server, query)
     half = '{"e":"depthUpdate","E":17'
     data = bytes.fromhex(query["hex"]) if "hex" in query else query.get("text", half)
+    data *= _int(query, "times", 1)
     for link in links:
         link.send(data)
         link.flush()

@@ -344,6 +344,7 @@ def test_killed_and_started_again_nothing_is_missing_or_twice_in_the_public_ring
                 # Written while it works, so the kill falls somewhere in the middle.
                 for _ in range(400):
                     made.step()
+                tell_instruments(ring, made)
                 time.sleep(0.003 * round_)
                 process.kill()
                 process.wait()

@@ -303,7 +303,10 @@ private:
             case '{': {
                 if (key.node == NO_NODE) break;
                 const Node& node = plan_->nodes[key.node];
-                if (node.kind != NodeKind::object) break;
+                if (node.kind != NodeKind::object) {
+                    no_levels(key, scope);
+                    break;
+                }
                 return object(node, at + 1, node.scope ? open_scope(scope) : scope, depth + 1);
             }
             case '[': {
@@ -327,6 +330,7 @@ private:
                 const char* const close = scan_string(at + 1, end_, escaped);
                 if (close == nullptr) return nullptr;
                 if (key.scalar.field != Field::none) take_text(key.scalar, scopes_[scope], text(at + 1, close, escaped));
+                else no_levels(key, scope);
                 return close + 1;
             }
             case 't':
@@ -334,12 +338,17 @@ private:
                 if (key.scalar.field == Field::buyer_is_maker) {
                     scopes_[scope].has |= bit(Field::buyer_is_maker);
                     scopes_[scope].buyer_is_maker = *at == 't';
+                } else {
+                    no_levels(key, scope);
                 }
                 break;
             }
             case 'n': break;
             default: {
-                if (key.scalar.field == Field::none) break;
+                if (key.scalar.field == Field::none) {
+                    no_levels(key, scope);
+                    break;
+                }
                 if (!is_decimal(key.scalar.field) && end_ - at > FAST_UNSIGNED_BYTES) {
                     std::uint64_t integer = 0;
                     const char* const p = fast_unsigned(at, integer);
@@ -357,6 +366,16 @@ private:
             }
         }
         return skip_value(at, end_, depth);
+    }
+
+    // Something else stands where the shape wants levels (null may: an empty side). To skip it would lose them unseen.
+    void no_levels(const Key& key, std::uint32_t scope_index) {
+        if (key.node == NO_NODE) return;
+        const NodeKind kind = plan_->nodes[key.node].kind;
+        if (kind != NodeKind::pairs && kind != NodeKind::level_objects) return;
+        FieldScope& scope = scopes_[scope_index];
+        scope.has |= bit(Field::levels);
+        if (scope.levels_bad == Bad::none) scope.levels_bad = Bad::field;
     }
 
     const char* each(const Node& node, const char* at, std::uint32_t scope, unsigned depth) {

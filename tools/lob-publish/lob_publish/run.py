@@ -21,7 +21,9 @@ WHO = "publish"  # our name in the book ring: a successor goes on where we stood
 TURN_MS = 20
 TICK_S = 0.02
 DRAIN_PATIENCE_S = 10.0
+STOP_PATIENCE_S = 1.0  # with --in: what a blocked sink has not is kept upstream for our successor
 SAY_S = 1.0  # at most one line a second about losses
+LOOK_S = 1.0  # how often the manifest is looked at for instruments that the stream did not announce to us
 ASK_S = 1.0  # ... and one round of requests: who is lapped again and again must not make the flood larger
 HOLE_MAX = 1 << 20  # a hole in the public ring is told as a hole, whatever its size
 
@@ -103,6 +105,7 @@ class Publisher:
     def _learn(self, source: InputRing, resumed: bool) -> None:
         """Names and scales, for a reader that begins in the middle; its books are called live when they are whole."""
         self._manifest_version = source.manifest_version
+        self._next_look = time.monotonic() + LOOK_S
         records = instrument_records(source.manifest, 0)
         for sink in self._sinks:
             if not records and sink.ring is not None:
@@ -157,6 +160,11 @@ class Publisher:
         self._next_tick = now + TICK_S
         for sink in list(self._sinks):
             self._guard(sink, lambda sink: sink.tick())
+        if now >= self._next_look and self._source.manifest_version != self._manifest_version:
+            self._next_look = now + LOOK_S
+            self._manifest_version = self._source.manifest_version
+            for record in instrument_records(self._source.manifest, 0):
+                self._pump.learn(record)
         if self._unasked and now >= self._next_ask:
             self._next_ask = now + ASK_S
             self._ask()
@@ -261,13 +269,14 @@ class Publisher:
 
     def _drain(self) -> None:
         """What was read goes out; at the end of the input all that is left in it."""
-        patience_ends, seen = time.monotonic() + DRAIN_PATIENCE_S, -1
+        patience_s = STOP_PATIENCE_S if self._settings.common.input_ring else DRAIN_PATIENCE_S
+        patience_ends, seen = time.monotonic() + patience_s, -1
         while self._sinks and time.monotonic() < patience_ends:
             if not (self._pump.pending or (self._stage.input_ended and not self._pump.drained)):
                 return
             self._turn()
             if self._pump.records != seen:
-                seen, patience_ends = self._pump.records, time.monotonic() + DRAIN_PATIENCE_S
+                seen, patience_ends = self._pump.records, time.monotonic() + patience_s
 
     def close_sinks(self, *, ended: bool) -> None:
         while self._sinks:
@@ -285,7 +294,8 @@ class Publisher:
         parts = [f"{self._pump.records} records"]
         for sink in self._all_sinks:
             drops = f" ({sink.counts.drops} dropped)" if sink.counts.drops else ""
-            parts.append(f"{sink.uri} {sink.counts.messages} messages, {sink.counts.bytes} bytes{drops}")
+            if sink.counts.messages or drops:
+                parts.append(f"{sink.uri} {sink.counts.messages} messages, {sink.counts.bytes} bytes{drops}")
         parts.append(f"lost {self._lost}")
         if self._pump.refused:
             parts.append(f"{self._pump.refused} of versions never announced")

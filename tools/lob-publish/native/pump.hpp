@@ -75,8 +75,10 @@ public:
         const auto* words = reinterpret_cast<const std::uint64_t*>(&record);
         injected_.emplace_back(words, words + record.size_bytes / 8);
     }
-    // Learns an instrument without telling the sinks.
-    void learn(const RecordHeader& record) {
+    // Learns an instrument without telling the sinks, unless the stream has announced it already.
+    void learn(RecordHeader& record) {
+        record.epoch = told_epoch_;
+        if (ndjson_.knows(record)) return;
         ndjson_.learn(record);
         remember(record);
         tops_.apply(record);
