@@ -172,11 +172,8 @@ fuzz: build ## SECONDS=60 of mutated messages, from a new seed each round (tests
 	    $(PYTEST) tests/fuzz --hypothesis-seed=$$seed
 	done
 
-bench: build build/bench/ring_bench ## times of rings and books beside their yardsticks, one JSON object a row
-	@{
-	    build/bench/ring_bench
-	    for bench in tests/bench/*_bench.py; do $(BIN)/python $$bench; done
-	} | tee build/bench/rows.jsonl
+bench: build build/bench/ring_bench ## a table of times beside their yardsticks; also in build/bench.json
+	@exec $(BIN)/python tests/bench/run.py build/bench/ring_bench
 build/bench/%: tests/bench/%.cpp $(RINGS) build/compiler
 	@mkdir -p $(@D); $$(cat build/compiler) $(NATIVE_FLAGS) -O3 $< -o $@
 

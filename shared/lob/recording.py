@@ -101,19 +101,22 @@ def _blocks(path: Path) -> Iterator[bytes]:
         raise RecordingError(path, 0, "the compressed data are cut short; what there was has been read")
 
 
-def blocks_of_lines(path: Path) -> Iterator[list[bytes]]:
-    """The lines of a recording, many at a time, none decoded. Raises RecordingError.
+def blocks_of_text(path: Path) -> Iterator[bytes]:
+    """The text of a recording, many whole lines at a time, each with its newline. Raises RecordingError.
 
     What can be read of a damaged file comes first, then the error.
     """
-    rest = b""
+    parts: list[bytes] = []
     for block in _blocks(path):
-        lines = (rest + block).split(b"\n")
-        rest = lines.pop()
-        if lines:
-            yield lines
+        end = block.rfind(b"\n") + 1
+        if end:
+            yield b"".join((*parts, block[:end]))
+            parts = [block[end:]]
+        else:
+            parts.append(block)
+    rest = b"".join(parts)
     if rest:
-        yield [rest]
+        yield rest + b"\n"
 
 
 def check(line: bytes) -> str | None:
@@ -140,8 +143,8 @@ def read(path: Path | str) -> Iterator[Line]:
     """Each line of a recording, decoded and checked. Raises RecordingError, naming file and line."""
     path = Path(path)
     number = 0
-    for lines in blocks_of_lines(path):
-        for line in lines:
+    for text in blocks_of_text(path):
+        for line in text[:-1].split(b"\n"):
             number += 1
             why = check(line)
             if why is not None:

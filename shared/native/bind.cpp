@@ -10,6 +10,7 @@
 #include "broadcast.hpp"
 #include "fixed_queue.hpp"
 #include "ndjson.hpp"
+#include "raw.hpp"
 #include "seqlock.hpp"
 #include "spsc.hpp"
 #include "tops.hpp"
@@ -98,32 +99,10 @@ struct TopsOfBytes {
 };
 
 // Writes a raw record in place. 0: written, 1: the ring is full, 2: larger than the ring takes.
-int write_raw(SpscW& writer, int type, int connection, std::uint32_t session, std::int64_t recv_ns, std::int64_t origin_ns,
+int write_raw_record(SpscW& writer, int type, int connection, std::uint32_t session, std::int64_t recv_ns, std::int64_t origin_ns,
               nb::bytes url, nb::bytes payload) {
-    const std::uint64_t size = sizeof(RecordHeader) + sizeof(RawBody) + url.size() + payload.size();
-    if (!writer.fits(size)) return 2;
-    RecordHeader* record = writer.claim(static_cast<std::uint32_t>(size));
-    if (record == nullptr) return 1;
-    record->type = static_cast<std::uint16_t>(type);
-    record->flags = 0;
-    record->raw_seq = record->ring_seq;
-    record->exch_ns = 0;
-    record->recv_ns = recv_ns;
-    record->origin_ns = origin_ns;
-    record->instrument = NO_INSTRUMENT;
-    record->version = 0;
-    record->connection = static_cast<std::uint16_t>(connection);
-    record->session = session;
-    auto* body = reinterpret_cast<RawBody*>(record + 1);
-    body->url_bytes = static_cast<std::uint32_t>(url.size());
-    body->payload_bytes = static_cast<std::uint32_t>(payload.size());
-    auto* text = reinterpret_cast<char*>(body + 1);
-    std::memcpy(text, url.c_str(), url.size());
-    std::memcpy(text + url.size(), payload.c_str(), payload.size());
-    record->stage_ns[0] = stage_stamp(origin_ns, mono_ns());
-    record->stage_ns[1] = record->stage_ns[2] = record->stage_ns[3] = 0;
-    writer.commit(record->ring_seq);
-    return 0;
+    return static_cast<int>(write_raw(writer, static_cast<RecordType>(type), static_cast<std::uint16_t>(connection), session, recv_ns,
+                                           origin_ns, {url.c_str(), url.size()}, {payload.c_str(), payload.size()}));
 }
 
 nb::dict header_facts(const Segment& segment) {
@@ -310,7 +289,7 @@ NB_MODULE(_native, m) {
     spsc_writer.def(nb::init<Segment&>(), "segment"_a, nb::keep_alive<1, 2>());
     bind_writer<SpscW>(spsc_writer);
     spsc_writer
-        .def("write_raw", &write_raw, "type"_a, "connection"_a, "session"_a, "recv_ns"_a, "origin_ns"_a, "url"_a, "payload"_a,
+        .def("write_raw", &write_raw_record, "type"_a, "connection"_a, "session"_a, "recv_ns"_a, "origin_ns"_a, "url"_a, "payload"_a,
              "0: written, 1: the ring is full, 2: larger than the ring takes.")
         .def(
             "write",

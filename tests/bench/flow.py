@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
 import random
 from decimal import Decimal
 from pathlib import Path
 
 import orjson
 from sortedcontainers import SortedDict
+
+from lob.recording import read
 
 
 def depth_updates(levels: int, count: int, seed: int = 7) -> list[bytes]:
@@ -55,13 +56,11 @@ SNAPSHOT_URL = b"https://api.binance.com/api/v3/depth?symbol=BTCUSDT&limit=1000"
 
 def recorded(path: Path) -> list[tuple[str, bytes, bytes]]:
     """(dir, url, text) of each line of a recording that carries data."""
-    lines = []
-    with gzip.open(path, "rb") as file:
-        for line in file:
-            entry = orjson.loads(line)
-            if entry["dir"] in ("in", "http") and entry["raw"]:
-                lines.append((entry["dir"], entry.get("url", "").encode(), entry["raw"].encode()))
-    return lines
+    return [
+        (entry["dir"], (entry.get("url") or "").encode(), entry["raw"].encode())
+        for entry in read(path)
+        if entry["dir"] in ("in", "http") and entry["raw"]
+    ]
 
 
 class PlainBook:

@@ -176,9 +176,9 @@ class Reader:
             both = isinstance(meanings, tuple)
             for meaning in meanings if isinstance(meanings, tuple) else (meanings,):
                 self.value(meaning, value, scope)
-                if isinstance(meaning, Levels) and (isinstance(value, Pairs) or not (both or isinstance(value, list))):
-                    if value is not None:
-                        scope.has_levels = scope.levels_bad = True
+                no_levels = isinstance(value, Pairs) or not (both or value is None or isinstance(value, list))
+                if isinstance(meaning, Levels) and no_levels:
+                    scope.has_levels = scope.levels_bad = True
 
     def value(self, meaning: Any, value: Any, scope: Fields) -> None:
         if isinstance(meaning, Obj):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import pty
 import select
@@ -385,6 +386,11 @@ def statuses(data: bytes) -> list[tuple[str, str, str]]:
     return [(line["symbol"], line["state"], line["reason"]) for line in lines if line["type"] == "status"]
 
 
+def last_word(data: bytes) -> tuple[str, str]:
+    """State and reason of the newest status; empty if there is none yet."""
+    return (("", "", ""), *statuses(data))[-1][1:]
+
+
 def test_silent_book_makes_every_live_book_stale_and_live_again_with_its_next_sign(instance):
     with made_ring(instance, policy="drop") as ring, piped(ring, "--to", "ndjson:-", "--to", "shm:") as process:
         out = Collector(process)
@@ -399,9 +405,11 @@ def test_silent_book_makes_every_live_book_stale_and_live_again_with_its_next_si
             until(lambda: silent <= set(statuses(out.data)), "the word that it is silent")
             until(lambda: feed(book, subscription) and book["COIN0USDT"].state is BookState.STALE, "a stale book")
             assert book["COIN0USDT"].reason is Reason.UPSTREAM_SILENT
-            until(lambda: statuses(out.data)[-1][1:] == ("live", "none"), "the word that it lives", ring)
+            until(lambda: last_word(out.data) == ("live", "none"), "the word that it lives", ring)
             until(lambda: feed(book, subscription) and whole(book, made), "the books live", ring)
-        assert statuses(out.data).count(("COIN0USDT", "stale", "upstream_silent")) == 1
+        # Once each time: on a busy machine this test may itself be silent more often than it means to.
+        told = [status for status in statuses(out.data) if status[0] == "COIN0USDT"]
+        assert all(before != after for before, after in itertools.pairwise(told))
         ring.writer.set_state(int(RingState.CLOSED))
         until(lambda: process.poll() is not None, "the end", ring)
         assert process.returncode == 0
@@ -430,7 +438,7 @@ def test_lapped_publisher_says_so_and_every_book_is_stale_until_its_refresh(inst
                     made.snapshot(instrument, Flag.REFRESH)
                     made.diff(instrument)
                 until(lambda: feed(book, subscription) and whole(book, made), "the books whole again", ring)
-                until(lambda: statuses(out.data)[-1][1:] == ("live", "none"), "the word that they live", ring)
+                until(lambda: last_word(out.data) == ("live", "none"), "the word that they live", ring)
             ring.writer.set_state(int(RingState.CLOSED))
             until(lambda: process.poll() is not None, "the end", ring)
             assert process.returncode == 0
@@ -527,7 +535,7 @@ def test_new_owner_of_the_ring_is_met_with_stale_books(instance):
             made.begin()
             until(lambda: released(ring), "all read", ring)
             ring.close(RingState.PAUSED, remove=False)
-            until(lambda: statuses(out.data)[-1][1:] == ("stale", "upstream_silent"), "the word that it is silent")
+            until(lambda: last_word(out.data) == ("stale", "upstream_silent"), "the word that it is silent")
             with made_ring(instance, policy="drop", keep=True) as again:
                 before = len(statuses(out.data))
                 made.put = again.writer.write

@@ -19,6 +19,7 @@ from lob.recording import RecordingError
 from lob.records import NO_CONNECTION, Outcome, Reason, Record, RecordType, RequestKind, Scope
 from lob.rings import InputRing, Kind, OutputRing, RingState
 from lob.stage import Stage
+from lob_connect._native import LinePlayer
 from lob_connect.raw import RawRing
 from lob_connect.replay import Pace, Player
 
@@ -215,3 +216,40 @@ def test_due_times_never_fall(times: list[int | None]) -> None:
     pace = Pace(1.0, 0)
     due = [pace.due_ns(ts) for ts in times]
     assert due == sorted(due)
+
+
+def test_the_native_short_way_takes_only_what_it_understands_to_the_byte() -> None:
+    """A line that differs in anything from the usual form is left to Python, where it is."""
+    ring = OutputRing(f"/lob.lines-{os.getpid()}-{secrets.token_hex(3)}.raw", Kind.SPSC, policy="wait", capacity_bytes=1 << 20)
+    try:
+        assert isinstance(ring.writer, _native.SpscWriter)
+        reader = _native.SpscReader(ring.segment)
+        player = LinePlayer()
+        player.open("ws", 3, 7)
+        good = b'{"ts_ns":12,"conn":"ws","dir":"in","raw":"{\\"a\\":\\"b\\\\n\\/\\t\\"}"}\n'
+        assert player.play(ring.writer, good, 0, 10) == (len(good), 1, 14)
+        record = records.parse(reader.read() or b"")
+        assert record.text == orjson.loads(good)["raw"].encode()
+        assert (record.header["connection"], record.header["session"], record.header["recv_ns"]) == (3, 7, 12)
+        for line in (
+            b'{"conn":"ws","ts_ns":12,"dir":"in","raw":"x"}\n',
+            b'{"ts_ns":12,"conn":"other","dir":"in","raw":"x"}\n',
+            b'{"ts_ns":12,"conn":"ws","dir":"out","raw":"x"}\n',
+            b'{"ts_ns":12,"conn":"ws","dir":"in","raw":""}\n',
+            b'{"ts_ns":12,"conn":"ws","dir":"in","raw":"x","enc":"binary"}\n',
+            b'{"ts_ns":12,"conn":"ws","dir":"in","raw":"\\u00e4"}\n',
+            '{"ts_ns":12,"conn":"ws","dir":"in","raw":"ä"}\n'.encode(),
+            b'{"ts_ns":12,"conn":"ws","dir":"in","raw":"tab\there"}\n',
+            b'{"ts_ns":12,"conn":"ws","dir":"in","raw":"cut\n',
+            b'{"ts_ns":12,"conn":"ws","dir":"in","raw":"cut\\\n',
+            b'{"ts_ns":12.5,"conn":"ws","dir":"in","raw":"x"}\n',
+            b'{"ts_ns":012,"conn":"ws","dir":"in","raw":"x"}\n',
+            b'{"ts_ns":-1,"conn":"ws","dir":"in","raw":"x"}\n',
+            b'{"ts_ns":99999999999999999999,"conn":"ws","dir":"in","raw":"x"}\n',
+            b'{"ts_ns":12,"conn":"ws","dir":"in","raw":"no newline"}',
+        ):
+            assert player.play(ring.writer, line, 0, 10) == (0, 0, 0), line
+        player.close("ws")
+        assert player.play(ring.writer, good, 0, 10) == (0, 0, 0)
+    finally:
+        ring.close(RingState.CLOSED, remove=True)

@@ -19,9 +19,12 @@ from lob.recording import Line, RecordingError
 from lob.records import Outcome, Reason, RequestKind
 from lob.stage import Stage
 from lob.venues.venue import Venue
+from lob_connect._native import LinePlayer
 from lob_connect.raw import RAW_FRAME, Connection, RawRing, Stopped
 
 HOUSEKEEPING_LINES = 256
+FAST_LINES = 2048  # a few ms
+LOOK_AHEAD_BYTES = 1 << 20
 MINE, FOREIGN, UNDECIDED = "mine", "foreign", "undecided"
 _URL_MARKS = (b'"url"', b'"venue"')  # quotes inside of `raw` are escaped, so these are keys
 
@@ -63,20 +66,26 @@ class Player:
         self._urls: set[str] = set()
         self._by_label: dict[str, Connection] = {}
         self._up: dict[str, Connection] = {}  # those whose frames may go straight into the ring
+        self._fast = LinePlayer()
 
     def play(self, path: Path) -> None:
         """One file. Raises RecordingError, and Stopped if the stage should end before the file does."""
         if self._pace is not None:
             self._pace.next_file()
         number, looked_at = 0, 0
-        for lines in recording.blocks_of_lines(path):
-            if looked_at < 1 << 20:
-                self._look_ahead(lines)
-                looked_at += sum(map(len, lines))
+        for text in recording.blocks_of_text(path):
+            if looked_at < LOOK_AHEAD_BYTES:
+                self._look_ahead(text.splitlines())
+                looked_at += len(text)
             self.take_requests()
-            self._play_block(path, number, lines)
-            number += len(lines)
-            self.lines += len(lines)
+            before = number
+            if self._pace is None:
+                number = self._play_text(path, number, text)
+            else:
+                lines = text[:-1].split(b"\n")
+                self._play_block(path, number, lines)
+                number += len(lines)
+            self.lines += number - before
 
     def take_requests(self) -> None:
         """Count what comes from downstream; the place of an answer in the ring would depend on the clock."""
@@ -115,8 +124,29 @@ class Player:
 
     # -- the loop -----------------------------------------------------------------------------------------------------
 
+    def _play_text(self, path: Path, before: int, text: bytes) -> int:
+        """At full speed: the usual lines natively, the others one by one. The number of the last line."""
+        play, writer, raw = self._fast.play, self._raw.writer, self._raw
+        offset, number = 0, before
+        while offset < len(text):
+            if not self._stage.running():
+                raise Stopped
+            offset, played, payload_bytes = play(writer, text, offset, FAST_LINES)
+            raw.frames += played
+            raw.bytes += payload_bytes
+            number += played
+            if played < FAST_LINES and offset < len(text):  # a line for Python, or one that found no room
+                end = text.index(b"\n", offset)
+                self._play_block(path, number, [text[offset:end]])
+                offset, number = end + 1, number + 1
+        return number
+
+    def _open(self, label: str, connection: Connection) -> None:
+        self._up[label] = connection
+        self._fast.open(label, connection.id, connection.session)
+
     def _play_block(self, path: Path, before: int, lines: list[bytes]) -> None:
-        """Lines of one block. The usual ones, frames of an open connection, take the short way."""
+        """Lines one by one. The usual ones, frames of an open connection, take the short way."""
         loads, write_raw, mono_ns, up = orjson.loads, self._raw.writer.write_raw, time.monotonic_ns, self._up
         pace, raw = self._pace, self._raw
         frames = payload_bytes = index = 0
@@ -172,16 +202,17 @@ class Player:
         if direction == "in":
             if label not in self._up:
                 raw.link_up(connection, "", recv_ns)
-                self._up[label] = connection
+                self._open(label, connection)
             raw.frame(connection, recv_ns, time.monotonic_ns(), recording.payload(message))
         elif direction == "http":
             raw.http(connection, recv_ns, time.monotonic_ns(), url, message["raw"].encode())
         elif event == "connect":
             raw.link_up(connection, url, recv_ns, message.get("session"))
-            self._up[label] = connection
+            self._open(label, connection)
         elif event == "close":
             raw.link_down(connection, url, recv_ns)
             self._up.pop(label, None)
+            self._fast.close(label)
         else:
             raw.sent(connection, recv_ns, url, message["raw"])
 
