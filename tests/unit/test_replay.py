@@ -220,14 +220,15 @@ def test_due_times_never_fall(times: list[int | None]) -> None:
 
 def test_the_native_short_way_takes_only_what_it_understands_to_the_byte() -> None:
     """A line that differs in anything from the usual form is left to Python, where it is."""
-    ring = OutputRing(f"/lob.lines-{os.getpid()}-{secrets.token_hex(3)}.raw", Kind.SPSC, policy="wait", capacity_bytes=1 << 20)
+    name = f"/lob.lines-{os.getpid()}-{secrets.token_hex(3)}.raw"
+    ring = OutputRing(name, Kind.SPSC, policy="wait", capacity_bytes=1 << 20)
     try:
         assert isinstance(ring.writer, _native.SpscWriter)
         reader = _native.SpscReader(ring.segment)
         player = LinePlayer()
         player.open("ws", 3, 7)
         good = b'{"ts_ns":12,"conn":"ws","dir":"in","raw":"{\\"a\\":\\"b\\\\n\\/\\t\\"}"}\n'
-        assert player.play(ring.writer, good, 0, 10) == (len(good), 1, 14)
+        assert player.play(ring.writer, good, 0, 10) == (len(good), 1, 13)
         record = records.parse(reader.read() or b"")
         assert record.text == orjson.loads(good)["raw"].encode()
         assert (record.header["connection"], record.header["session"], record.header["recv_ns"]) == (3, 7, 12)
