@@ -261,7 +261,7 @@ def _check_positions(segment: _native.Segment) -> None:
         if facts["kind"] == int(Kind.SPSC):
             ordered = len(read) == 1 and first <= read[0] <= tail <= read[0] + room
         else:
-            ordered = first <= latest <= tail <= min(latest + room, intent)
+            ordered = first <= latest <= tail <= intent
         if ordered and max(tail, intent) < 1 << 63 and all(position % 8 == 0 for position in (*positions, *read)):
             return
         if facts == before:
