@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -11,7 +12,7 @@ import sys
 import urllib.request
 
 import pytest
-from websockets.sync.client import connect
+from websockets.asyncio.client import connect as asyncio_connect
 
 from exchange.running import running, search_path
 
@@ -85,5 +86,10 @@ def test_tls_serves_https_and_wss(tmp_path):
     with running("--levels", "50", "--rate", "1000", "--tls", f"{cert},{key}") as venue:
         with urllib.request.urlopen(venue.rest + "/api/v3/ping", timeout=5, context=context) as answer:
             assert answer.read() == b"{}"
-        with connect(venue.ws + "/ws/btcusdt@depth@0ms", ssl=context) as client:
-            assert '"e":"depthUpdate"' in client.recv(5)
+
+        async def first_message() -> str:
+            # Not the threaded client: its two threads on one TLS socket now and then wait for each other for ever.
+            async with asyncio_connect(venue.ws + "/ws/btcusdt@depth@0ms", ssl=context) as client:
+                return str(await asyncio.wait_for(client.recv(), 10))
+
+        assert '"e":"depthUpdate"' in asyncio.run(first_message())
