@@ -163,7 +163,19 @@ tsan: build $(NATIVE_TESTS:%=build/tsan/%) ## thread sanitizer: native tests
 
 stress: build $(NATIVE_TESTS:%=build/native/%) ## SECONDS=60 of the rings under load, then killed processes (tests/processes)
 	@build/native/ring_stress $(or $(SECONDS),60)
-	exec $(PYTEST) tests/processes
+	LOB_STORM_KILLS=500 LOB_STORM_SECONDS=$(or $(SECONDS),60) exec $(PYTEST) tests/processes
+
+# The rings' own source in Relacy, and two protocols in Spin; with one seeded mistake after the other, which must be found.
+model: build/compiler ## the rings and their protocols under two model checkers (Relacy, Spin), and with seeded mistakes
+	@missing=
+	[ -e /usr/include/relacy/relacy.hpp ] || missing="$$missing relacy-dev"
+	command -v spin >/dev/null || missing="$$missing spin"
+	command -v cc >/dev/null || missing="$$missing gcc"
+	[ -z "$$missing" ] || { echo "make: no$$missing; install it (Debian: apt-get install$$missing)" >&2; exit 2; }
+	mkdir -p build/model
+	$$(cat build/compiler) $(NATIVE_FLAGS) -O2 tests/model/ring_model.cpp -o build/model/ring_model
+	build/model/ring_model $(or $(ITERATIONS),200000)
+	for protocol in wake takeover; do tests/model/check_promela tests/model/$$protocol.pml build/model; done
 
 fuzz: build ## SECONDS=60 of mutated messages, from a new seed each round (tests/fuzz)
 	@end=$$((EPOCHSECONDS + $(or $(SECONDS),60)))
@@ -172,10 +184,13 @@ fuzz: build ## SECONDS=60 of mutated messages, from a new seed each round (tests
 	    $(PYTEST) tests/fuzz --hypothesis-seed=$$seed
 	done
 
-bench: build build/bench/ring_bench ## a table of times beside their yardsticks; also in build/bench.json
-	@exec $(BIN)/python tests/bench/run.py build/bench/ring_bench
+bench: build build/bench/ring_bench build/bench/chain_bench ## a table of times beside their yardsticks; also in build/bench.json
+	@exec $(BIN)/python tests/bench/run.py build/bench/ring_bench build/bench/chain_bench
 build/bench/%: tests/bench/%.cpp $(RINGS) build/compiler
 	@mkdir -p $(@D); $$(cat build/compiler) $(NATIVE_FLAGS) -O3 $< -o $@
+
+soak: build ## MINUTES=10 of constant load: nothing may grow (memory, descriptors, latency, /dev/shm)
+	@exec $(BIN)/python tests/bench/soak.py $(or $(MINUTES),10)
 
 # ---- checks ----------------------------------------------------------------------------------------------------
 

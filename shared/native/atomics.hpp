@@ -6,6 +6,7 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 
 namespace lob {
@@ -21,6 +22,9 @@ struct StdAtomics {
     // A word of a payload that another process may be overwriting: relaxed, so a torn copy is no data race.
     static std::uint64_t load_word(const Word* word) noexcept { return __atomic_load_n(word, __ATOMIC_RELAXED); }
     static void store_word(Word* word, std::uint64_t value) noexcept { __atomic_store_n(word, value, __ATOMIC_RELAXED); }
+    // Said where plain memory is touched first and last by whoever owns it just then; a model checker looks for races.
+    static void writes(const void*, std::size_t) noexcept {}
+    static void reads(const void*, std::size_t) noexcept {}
 };
 
 struct FenceFreeAtomics : StdAtomics {

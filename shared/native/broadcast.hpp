@@ -7,12 +7,17 @@
 // Ordering   W1 intent=end relaxed, release fence   pairs with R3/R4: a new word implies the new intent
 //            W3 tail=end release                    pairs with R2: the tail implies the words
 //            W4 latest=start release, after W3      pairs with R1: `latest` implies the tail behind it, so whoever
-//                                                   loads it before the tail never resumes past the tail
+//                                                   resumes there never stands past a tail that it sees afterwards
+//            S2 fence in commit(), then W1          pairs with R5: an intent implies the `latest` of the commits before
+//                                                   it, so a lapped reader finds one ahead of itself
 // Lapping    a reader that finds its bytes behind intent - capacity resumes at `latest` and is told how many
 //            records it lost: the ring_seq of the next record less the last one it had.
-//            Resuming must load `latest` before `tail`; the other order hands out records of the lap before (found
-//            by a stress with a ring of few records). And it must move on: where `latest` is no later than where we
-//            stand (the writer is in the middle of more than a ring, or died there), it resumes at the tail.
+//            Resuming looks at `latest` after the intent that told of the lap: an older one may lie behind us, and the
+//            tail instead of it skips the newest record, for good if it was the last (found by the model). A
+//            tail that is behind us counts as nothing new: taken for news, it hands out records of the lap before
+//            (found by a stress with a ring of few records). And it must move on: where `latest` is no later than where
+//            we stand (the writer is in the middle of more than a ring, or died there), it resumes at the tail, and
+//            loads that one first: what is committed in between must not be skipped.
 // Length     is validated against intent before it is used, and bounds-checked.
 //            J1 state=1, fence seq_cst, load tail   pairs with W3 and the fence after it: either the writer's next look
 //                                                   at the slots sees the newcomer, or the newcomer begins at a tail
@@ -20,7 +25,8 @@
 // Policy     `wait`: the writer also waits for the registered readers (slots in the header), which then are
 //            never lapped; `drop`: slots only tell where a reader is.
 // Crash      a new writer goes on from the tail and never lowers intent: bytes up to it may be scribbled on. `latest`
-//            never names a record that was not committed (W4 after W3): a new writer puts others in its place.
+//            never names a record that was not committed (W4 after W3): a new writer puts others in its place. It may
+//            lag by a commit when its writer died between W3 and W4: the new one walks on to the newest.
 // Not for    two writers, payloads with pointers.
 #pragma once
 
@@ -40,7 +46,9 @@ public:
     explicit BroadcastWriter(Segment& segment) : Base(segment), gated_(segment.policy() == Policy::wait) {
         if (segment.kind() != Kind::broadcast) throw std::invalid_argument("no broadcast ring");
         intent_ = this->header_.intent.load(std::memory_order_relaxed);
-        latest_ = this->header_.latest.load(std::memory_order_relaxed);
+        latest_ = newest(this->header_.latest.load(std::memory_order_relaxed));
+        this->header_.latest.store(latest_, std::memory_order_release);  // W4
+        A::fence(std::memory_order_release);                             // as S2, for R5
     }
 
     // Copies one record in; size_bytes, ring_seq and epoch are filled in here (also in `record`).
@@ -51,14 +59,17 @@ public:
         const std::uint32_t size = align8(record.size_bytes);
         const auto [pad, total] = this->place(size);
         if (gated_ && !this->has_room(total)) return false;
+        LOB_FAIL_POINT(1);
         if (this->position_ + total > intent_) {
             intent_ = this->position_ + total;
             this->header_.intent.store(intent_, std::memory_order_relaxed);  // W1
+            LOB_FAIL_POINT(10);
         }
         A::fence(std::memory_order_release);  // W1
         std::byte* at = this->data_ + (this->position_ & (this->capacity_ - 1));
         if (pad != 0) {
             A::store_word(reinterpret_cast<Word*>(at), RecordWord::pad(pad));
+            LOB_FAIL_POINT(2);
             at = this->data_;
         }
         latest_ = this->position_ + pad;
@@ -67,7 +78,10 @@ public:
         record.epoch = this->epoch_;
         const auto* from = reinterpret_cast<const Word*>(&record);
         auto* to = reinterpret_cast<Word*>(at);
-        for (std::uint32_t i = 0; i < size / 8; ++i) A::store_word(to + i, from[i]);  // W2
+        for (std::uint32_t i = 0; i < size / 8; ++i) {
+            A::store_word(to + i, from[i]);  // W2
+            LOB_FAIL_POINT(4);
+        }
         this->position_ += total;
         return true;
     }
@@ -76,8 +90,11 @@ public:
     void commit(std::uint64_t raw_seq = 0) {
         if (this->position_ == this->committed_) return;
         this->checkpoint(raw_seq);
+        LOB_FAIL_POINT(20);
         this->header_.tail.store(this->position_, std::memory_order_release);  // W3
+        LOB_FAIL_POINT(21);
         this->header_.latest.store(latest_, std::memory_order_release);        // W4
+        LOB_FAIL_POINT(22);
         wake_if_asleep<A>(this->header_.reader_sleep);                         // begins with the fence that J1 needs
     }
     void abort() {
@@ -86,6 +103,20 @@ public:
     }
 
 private:
+    // The start of the last record before the tail, on the way from an older one; the tail where that one is overwritten.
+    std::uint64_t newest(std::uint64_t latest) const {
+        const std::uint64_t capacity = this->capacity_, tail = this->committed_;
+        if (intent_ > latest + capacity || latest % 8 != 0) return tail;
+        for (std::uint64_t at = latest; at < tail;) {
+            const std::uint64_t offset = at & (capacity - 1);
+            const RecordWord record = RecordWord::of(A::load_word(reinterpret_cast<const Word*>(this->data_ + offset)));
+            if (!record.plausible(tail - at, capacity - offset)) return tail;
+            if (record.type != RecordType::pad) latest = at;
+            at += record.size_bytes;
+        }
+        return latest;
+    }
+
     const bool gated_;
     std::uint64_t intent_;
     std::uint64_t latest_;
@@ -117,7 +148,9 @@ public:
         if (position_ % 8 != 0) throw CorruptRing("a position between two words: " + std::to_string(position_));
         if (slot_ >= READER_SLOTS) return;
         header_.readers[slot_].position.store(position_, std::memory_order_release);
+        LOB_FAIL_POINT(34);
         header_.readers[slot_].state.store(1, std::memory_order_release);  // J1
+        LOB_FAIL_POINT(35);
         A::fence(std::memory_order_seq_cst);                               // J1
         if (from != From::slot) position_ = start(from);                   // J1
         publish();
@@ -127,13 +160,12 @@ public:
     // record is read; position() has already moved on.
     Read read(std::vector<std::uint64_t>& out) {
         for (;;) {
-            const std::uint64_t latest = header_.latest.load(std::memory_order_acquire);  // R1
-            const std::uint64_t tail = header_.tail.load(std::memory_order_acquire);      // R2
+            const std::uint64_t tail = header_.tail.load(std::memory_order_acquire);  // R2
             if (static_cast<std::int64_t>(tail - position_) <= 0) return Read::empty;
             const std::uint64_t offset = position_ & (capacity_ - 1);
             const auto* from = reinterpret_cast<const Word*>(data_ + offset);
             const std::uint64_t word = A::load_word(from);
-            if (!intact()) return resume(latest, tail);  // R3: before the length is believed
+            if (!intact()) return resume();  // R3: before the length is believed
             const RecordWord record = RecordWord::of(word);
             if (!record.plausible(tail - position_, capacity_ - offset))
                 throw CorruptRing("a record of impossible length " + std::to_string(record.size_bytes));
@@ -146,7 +178,7 @@ public:
             auto* to = reinterpret_cast<Word*>(out.data());
             to[0] = word;
             for (std::uint32_t i = 1; i < words; ++i) to[i] = A::load_word(from + i);
-            if (!intact()) return resume(latest, tail);  // R4: after the copy
+            if (!intact()) return resume();  // R4: after the copy
             position_ += record.size_bytes;
             const std::uint64_t seq = reinterpret_cast<const RecordHeader*>(out.data())->ring_seq;
             if (seq_ != 0 && seq > seq_ + 1) lost_ += seq - seq_ - 1;
@@ -159,9 +191,12 @@ public:
     void publish() {
         if (slot_ >= READER_SLOTS || position_ == released_) return;
         released_ = position_;
+        LOB_FAIL_POINT(31);
         header_.readers[slot_].seq.store(seq_, std::memory_order_relaxed);
+        LOB_FAIL_POINT(32);
         header_.readers[slot_].lost.store(lost_, std::memory_order_relaxed);
         header_.readers[slot_].position.store(position_, std::memory_order_release);
+        LOB_FAIL_POINT(33);
         wake_if_asleep<A>(header_.writer_sleep);
     }
     // Gives the slot back: under `wait` the writer no longer waits for it.
@@ -174,7 +209,7 @@ public:
         publish();
         return wait_until<A>(
             [&] { return static_cast<std::int64_t>(header_.tail.load(std::memory_order_acquire) - position_) > 0; },
-            writable_ ? &header_.reader_sleep : nullptr, mode, timeout_ns);
+            writable_ ? &header_.reader_sleep : nullptr, mode, timeout_ns, &patience_);
     }
 
     bool drained() const {
@@ -183,6 +218,7 @@ public:
     std::uint64_t lost() const { return lost_; }
     std::uint64_t laps() const { return laps_; }
     std::uint64_t seq() const { return seq_; }
+    std::uint64_t position() const { return position_; }  // of the next record, bytes
     RingState state() const { return static_cast<RingState>(header_.state.load(std::memory_order_acquire)); }
     std::uint64_t epoch() const { return header_.epoch.load(std::memory_order_acquire); }
     std::int64_t silent_ns() const { return mono_ns() - header_.heartbeat_ns.load(std::memory_order_relaxed); }
@@ -200,7 +236,10 @@ private:
         A::fence(std::memory_order_acquire);  // R3, R4
         return header_.intent.load(std::memory_order_relaxed) <= position_ + capacity_;
     }
-    Read resume(std::uint64_t latest, std::uint64_t tail) {
+    Read resume() {
+        A::fence(std::memory_order_acquire);                                          // R5
+        const std::uint64_t tail = header_.tail.load(std::memory_order_acquire);      // R2
+        const std::uint64_t latest = header_.latest.load(std::memory_order_acquire);  // R1
         if (latest % 8 != 0 || tail % 8 != 0) throw CorruptRing("a position between two words");
         ++laps_;
         position_ = static_cast<std::int64_t>(latest - position_) > 0 ? latest : tail;
@@ -218,6 +257,7 @@ private:
     std::uint64_t seq_ = 0;
     std::uint64_t lost_ = 0;
     std::uint64_t laps_ = 0;
+    Patience patience_;
 };
 
 }  // namespace lob

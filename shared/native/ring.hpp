@@ -10,6 +10,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "fail_point.hpp"
 #include "segment.hpp"
 #include "wait.hpp"
 
@@ -64,10 +65,14 @@ public:
 
     // Become the owner: a new epoch, the ring open. The caller holds the writer's lock.
     void take_over(std::uint32_t pid) {
+        LOB_FAIL_POINT(60);
         epoch_ = static_cast<std::uint32_t>(header_.epoch.fetch_add(1, std::memory_order_acq_rel) + 1);
+        LOB_FAIL_POINT(61);
         header_.writer_pid.store(pid, std::memory_order_relaxed);
         beat();
+        LOB_FAIL_POINT(62);
         header_.state.store(static_cast<std::uint32_t>(RingState::open), std::memory_order_release);
+        LOB_FAIL_POINT(63);
     }
     void beat() { header_.heartbeat_ns.store(mono_ns(), std::memory_order_relaxed); }
     void set_state(RingState state) {
@@ -152,12 +157,18 @@ protected:
     void checkpoint(std::uint64_t raw_seq) {
         if (raw_seq != 0) raw_seq_ = raw_seq;
         auto& next = header_.checkpoint[++turn_ & 1];  // never the true one: we may die in the middle
+        LOB_FAIL_POINT(12);
         next.turn.store(0, std::memory_order_relaxed);
+        LOB_FAIL_POINT(13);
         std::atomic_signal_fence(std::memory_order_seq_cst);  // only a later writer looks: program order is enough
         next.tail.store(position_, std::memory_order_relaxed);
+        LOB_FAIL_POINT(14);
         next.next_seq.store(next_seq_, std::memory_order_relaxed);
+        LOB_FAIL_POINT(15);
         next.raw_seq.store(raw_seq_, std::memory_order_relaxed);
+        LOB_FAIL_POINT(16);
         next.turn.store(turn_, std::memory_order_release);
+        LOB_FAIL_POINT(17);
         add(header_.records, next_seq_ - next_seq_committed_);
         add(header_.bytes, position_ - committed_);
         next_seq_committed_ = next_seq_;

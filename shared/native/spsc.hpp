@@ -35,24 +35,31 @@ public:
         const std::uint32_t size = align8(size_bytes);
         const auto [pad, total] = this->place(size);
         if (!this->has_room(total)) return nullptr;
+        LOB_FAIL_POINT(1);
         std::byte* at = this->data_ + (this->position_ & (this->capacity_ - 1));
         if (pad != 0) {
             const std::uint64_t word = RecordWord::pad(pad);
+            A::writes(at, sizeof word);
             std::memcpy(at, &word, sizeof word);
+            LOB_FAIL_POINT(2);
             at = this->data_;
         }
+        A::writes(at, size);
         this->position_ += total;
         auto* record = reinterpret_cast<RecordHeader*>(at);
         record->size_bytes = size;
         record->ring_seq = this->next_seq_++;
         record->epoch = this->epoch_;
+        LOB_FAIL_POINT(3);
         return record;
     }
 
     // Publishes all claims since the last commit at once.
     void commit(std::uint64_t raw_seq = 0) {
         this->checkpoint(raw_seq);
+        LOB_FAIL_POINT(20);
         this->header_.tail.store(this->position_, std::memory_order_release);  // W1
+        LOB_FAIL_POINT(21);
         wake_if_asleep<A>(this->header_.reader_sleep);
     }
 
@@ -94,12 +101,14 @@ public:
             }
             const std::uint64_t offset = position_ & (capacity_ - 1);
             std::uint64_t word = 0;
+            A::reads(data_ + offset, sizeof word);
             std::memcpy(&word, data_ + offset, sizeof word);
             const RecordWord record = RecordWord::of(word);
             if (!record.plausible(tail_ - position_, capacity_ - offset))
                 throw CorruptRing("a record of impossible length " + std::to_string(record.size_bytes));
             if (record.type != RecordType::pad) {
                 size_bytes_ = record.size_bytes;
+                A::reads(data_ + offset, size_bytes_);
                 return reinterpret_cast<const RecordHeader*>(data_ + offset);
             }
             position_ += record.size_bytes;
@@ -108,6 +117,8 @@ public:
 
     // Done with the record that peek() gave. The writer learns of it at the next publish().
     void release(const RecordHeader& record) {
+        A::reads(&record, size_bytes_);
+        LOB_FAIL_POINT(30);
         position_ += size_bytes_;  // as it was when it was checked
         seq_ = record.ring_seq;
         if (position_ - released_ >= capacity_ / 8) publish();
@@ -117,15 +128,18 @@ public:
     void publish() {
         if (position_ == released_) return;
         released_ = position_;
+        LOB_FAIL_POINT(31);
         header_.readers[0].seq.store(seq_, std::memory_order_relaxed);
+        LOB_FAIL_POINT(32);
         header_.readers[0].position.store(position_, std::memory_order_release);  // R2
+        LOB_FAIL_POINT(33);
         wake_if_asleep<A>(header_.writer_sleep);
     }
 
     bool wait(WaitMode mode, std::int64_t timeout_ns) {
         publish();
         return wait_until<A>([&] { return header_.tail.load(std::memory_order_acquire) != position_; },
-                             &header_.reader_sleep, mode, timeout_ns);
+                             &header_.reader_sleep, mode, timeout_ns, &patience_);
     }
 
     bool drained() const { return header_.tail.load(std::memory_order_acquire) == position_; }
@@ -142,6 +156,7 @@ private:
     std::uint64_t tail_ = 0;      // the writer's, as last seen
     std::uint64_t seq_ = 0;
     std::uint32_t size_bytes_ = 0;  // of the record that peek() gave
+    Patience patience_;
 };
 
 }  // namespace lob

@@ -273,6 +273,167 @@ void requests_of_one_producer_come_out_in_order_and_full_says_so() {
     }
 }
 
+// What went wrong in other people's rings, and must not in these.
+
+void aeron_2015_a_record_that_fits_neither_at_the_end_nor_at_the_start_leaves_no_pad() {
+    Memory memory(Kind::spsc, Policy::wait);
+    SpscWriter<> writer(*memory.segment);
+    SpscReader<> reader(*memory.segment);
+    for (int i = 0; i < 3; ++i) put(writer, 1024);
+    put(writer, 512);
+    writer.commit();
+    const std::uint64_t tail = memory.header().tail.load();
+    EXPECT(writer.claim(1024) == nullptr);  // 512 bytes at the end, none at the start
+    writer.commit();
+    EXPECT(memory.header().tail.load() == tail);
+    for (int i = 0; i < 3; ++i) reader.release(*reader.peek());
+    EXPECT(writer.claim(1024) != nullptr);
+    writer.abort();
+}
+
+void agrona_22_eight_bytes_at_the_end_take_a_pad_without_a_header() {
+    for (const Kind kind : {Kind::spsc, Kind::broadcast}) {
+        Memory memory(kind, Policy::wait, CAPACITY - 8);
+        if (kind == Kind::spsc) {
+            SpscWriter<> writer(*memory.segment);
+            SpscReader<> reader(*memory.segment);
+            put(writer);
+            writer.commit();
+            EXPECT(reader.peek() != nullptr && reader.peek()->ring_seq == 1);
+        } else {
+            BroadcastWriter<> writer(*memory.segment);
+            BroadcastReader<> reader(*memory.segment, BroadcastReader<>::From::slot, 0);
+            std::vector<std::uint64_t> words;
+            put(writer);
+            writer.commit();
+            EXPECT(reader.read(words) == Read::ok && seq_of(words) == 1);
+        }
+    }
+}
+
+void agrona_67_what_the_lap_before_left_behind_the_tail_is_no_record() {
+    Memory memory(Kind::spsc, Policy::wait);
+    SpscWriter<> writer(*memory.segment);
+    SpscReader<> reader(*memory.segment);
+    for (int n = 1; n <= 200; ++n) {
+        EXPECT(reader.peek() == nullptr);  // from the second lap on, a whole old record lies there
+        put(writer);
+        EXPECT(reader.peek() == nullptr);
+        writer.commit();
+        EXPECT(reader.peek() != nullptr && reader.peek()->ring_seq == static_cast<std::uint64_t>(n));
+        reader.release(*reader.peek());
+    }
+}
+
+void agrona_159_160_a_queue_full_of_dead_producers_and_consumers_is_freed() {
+    for (const std::uint64_t phase : {1, 3}) {
+        Memory memory(Kind::spsc, Policy::wait);
+        using Slot = RequestQueue<>::Slot;
+        auto* slots = reinterpret_cast<Slot*>(memory.segment->queue());
+        for (std::uint64_t i = 0; i < QUEUE_SLOTS; ++i) slots[i].state.store(static_cast<std::uint64_t>(mono_ns()) * 4 + phase);
+        Request request{};
+        EXPECT(!RequestQueue<>(*memory.segment).try_enqueue(request));
+        RequestQueue<> queue(*memory.segment, 20'000'000);
+        EXPECT(queue.enqueue(request, WaitMode::automatic, 2'000'000'000));  // waits, and is not held up for ever
+        EXPECT(queue.recovered() > 0 && queue.try_dequeue(request));
+    }
+}
+
+// Lets something happen in the middle of a read.
+struct Interrupted : StdAtomics {
+    static inline std::function<void()> at_word;
+    static inline int words_left = 0;
+    static std::uint64_t load_word(const Word* word) {
+        const std::uint64_t value = StdAtomics::load_word(word);
+        if (words_left > 0 && --words_left == 0) at_word();
+        return value;
+    }
+};
+
+void aeron_c_a_length_is_not_believed_before_it_is_validated() {
+    Memory memory(Kind::broadcast, Policy::drop);
+    BroadcastWriter<> writer(*memory.segment);
+    BroadcastReader<> reader(*memory.segment, BroadcastReader<>::From::oldest, READER_SLOTS);
+    put(writer);
+    writer.commit();
+    const std::uint64_t word = 0xFFFFFFF8u | static_cast<std::uint64_t>(RecordType::diff) << 32;
+    std::memcpy(memory.segment->data(), &word, sizeof word);  // half of a later record, whose writer has said so
+    memory.header().intent.store(CAPACITY + 128);
+    std::vector<std::uint64_t> words;
+    EXPECT(reader.read(words) == Read::lapped && words.empty());
+}
+
+void mengrao_spmc_a_record_overwritten_during_the_copy_is_not_handed_out() {
+    for (int at_word = 1; at_word <= 16; ++at_word) {
+        Memory memory(Kind::broadcast, Policy::drop);
+        BroadcastWriter<> writer(*memory.segment);
+        BroadcastReader<Interrupted> reader(*memory.segment, BroadcastReader<Interrupted>::From::oldest, READER_SLOTS);
+        put(writer);
+        writer.commit();
+        Interrupted::words_left = at_word;
+        Interrupted::at_word = [&] {
+            for (int i = 0; i < 32; ++i) put(writer);
+            writer.commit();
+        };
+        std::vector<std::uint64_t> words;
+        EXPECT(reader.read(words) == Read::lapped);
+        EXPECT(reader.read(words) == Read::ok && seq_of(words) == 33);
+    }
+}
+
+void aeron_positions_beyond_2_32_and_2_63_keep_their_upper_half() {
+    for (const std::uint64_t first : {(1ull << 32) - 64, (1ull << 63) - 64}) {
+        Memory memory(Kind::broadcast, Policy::drop, first);
+        BroadcastWriter<> writer(*memory.segment);
+        BroadcastReader<> reader(*memory.segment, BroadcastReader<>::From::oldest, READER_SLOTS);
+        std::vector<std::uint64_t> words;
+        for (std::uint64_t n = 1; n <= 3; ++n) {
+            put(writer);
+            writer.commit();
+            EXPECT(reader.read(words) == Read::ok && seq_of(words) == n);
+        }
+        EXPECT(reader.position() == first + 64 + 3 * 128);
+    }
+}
+
+// Our own, found by the model: `latest` as it was before the lap lies behind the reader.
+void reader_lapped_between_two_looks_still_gets_the_last_record() {
+    Memory memory(Kind::broadcast, Policy::drop);
+    BroadcastWriter<> writer(*memory.segment);
+    BroadcastReader<Interrupted> reader(*memory.segment, BroadcastReader<Interrupted>::From::oldest, READER_SLOTS);
+    std::vector<std::uint64_t> words;
+    put(writer);
+    writer.commit();
+    Interrupted::words_left = 1;
+    Interrupted::at_word = [&] {
+        for (int i = 0; i < 40; ++i) {
+            put(writer);
+            writer.commit();
+        }
+    };
+    EXPECT(reader.read(words) == Read::lapped);
+    EXPECT(reader.read(words) == Read::ok && seq_of(words) == 41);
+    EXPECT(reader.read(words) == Read::empty);
+}
+
+void writer_that_died_before_latest_leaves_its_last_record_to_be_found() {
+    Memory memory(Kind::broadcast, Policy::drop);
+    {
+        DyingBroadcastWriter writer(*memory.segment);
+        for (int i = 0; i < 40; ++i) {
+            put(writer);
+            writer.commit();
+        }
+        put(writer, 96);
+        put(writer, 104);
+        writer.die_before_latest();
+    }
+    BroadcastWriter<> next(*memory.segment);
+    BroadcastReader<> reader(*memory.segment, BroadcastReader<>::From::oldest, READER_SLOTS);
+    std::vector<std::uint64_t> words;
+    EXPECT(reader.read(words) == Read::ok && seq_of(words) == 42);
+}
+
 struct Test {
     const char* name;
     void (*body)();
@@ -290,6 +451,15 @@ constexpr Test TESTS[] = {
     TEST(position_between_two_words_is_refused),
     TEST(length_that_cannot_be_is_refused),
     TEST(requests_of_one_producer_come_out_in_order_and_full_says_so),
+    TEST(aeron_2015_a_record_that_fits_neither_at_the_end_nor_at_the_start_leaves_no_pad),
+    TEST(agrona_22_eight_bytes_at_the_end_take_a_pad_without_a_header),
+    TEST(agrona_67_what_the_lap_before_left_behind_the_tail_is_no_record),
+    TEST(agrona_159_160_a_queue_full_of_dead_producers_and_consumers_is_freed),
+    TEST(aeron_c_a_length_is_not_believed_before_it_is_validated),
+    TEST(mengrao_spmc_a_record_overwritten_during_the_copy_is_not_handed_out),
+    TEST(aeron_positions_beyond_2_32_and_2_63_keep_their_upper_half),
+    TEST(reader_lapped_between_two_looks_still_gets_the_last_record),
+    TEST(writer_that_died_before_latest_leaves_its_last_record_to_be_found),
 };
 
 }  // namespace
