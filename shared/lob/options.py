@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import grp
 import os
 import re
@@ -123,9 +124,10 @@ def common_options(*, reads: bool = True, writes: bool = True) -> Callable[[F], 
 
     def decorate(command: F) -> F:
         options: list[Callable[[F], F]] = []
+        instance = "that of the ring it reads" if reads else "the venue"
         if reads:
             options += [
-                click.option("--in", "input_ring", type=Ring(), help="Ring to read [default: the one named on stdin]"),
+                click.option("--in", "input_ring", type=Ring(), help="Ring to read  [default: the one named on stdin]"),
                 click.option(
                     "--ring-timeout",
                     "ring_timeout_s",
@@ -141,7 +143,7 @@ def common_options(*, reads: bool = True, writes: bool = True) -> Callable[[F], 
                 click.option("--print", "print_records", is_flag=True, help="Print records as NDJSON (for | jq)"),
             ]
         options += [
-            click.option("--instance", type=Instance(), help="Middle part of ring names  [default: the venue]"),
+            click.option("--instance", type=Instance(), help=f"Middle part of ring names  [default: {instance}]"),
             click.option("--for", "for_s", type=Seconds(), help="Stop after so long  [default: until input ends]"),
             click.option("--cpu", type=click.IntRange(0, 4095), help="Pin this process to one core"),
             click.option(
@@ -190,9 +192,17 @@ def run_cli(tool: str, command: click.Command) -> NoReturn:
         code = 1
     except BrokenPipeError:
         code = 0
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        say(tool, f"{error.filename or 'stdout'}: {error.strerror}")
+        code = 1
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):
+            say(tool, f"stdout: {error.strerror}")
+            code = code or 1
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter flushes again at exit
     sys.exit(code)
 

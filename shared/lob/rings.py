@@ -30,6 +30,7 @@ from lob.records import Reason, RequestKind
 
 SHM = Path("/dev/shm")
 NAME = re.compile(r"/lob\.(?P<instance>[A-Za-z0-9_-]{1,64})\.(?P<what>[a-z0-9-]{1,32})")
+TRACE = "trace-"  # begins the WHAT of what is no ring: lob.trace
 CAPACITY_MIN_BYTES = 4096
 CAPACITY_MAX_BYTES = 1 << 36
 HEARTBEAT_S = 0.1
@@ -212,7 +213,21 @@ def role_held(name: str, role: int | None = None) -> bool:
 def list_rings(instance: str | None = None) -> list[str]:
     """Names of all rings and boards on this host, sorted."""
     names = ("/" + entry.name for entry in SHM.glob("lob.*") if not entry.name.endswith(".lock"))
-    return sorted(n for n in names if NAME.fullmatch(n) and (instance is None or instance_of(n) == instance))
+    matches = filter(None, map(NAME.fullmatch, names))
+    ours = (m for m in matches if not m["what"].startswith(TRACE) and instance in (None, m["instance"]))
+    return sorted(m[0] for m in ours)
+
+
+def stages_of(instance: str) -> set[int]:
+    """Pids of those who write or read the rings of an instance, as the rings name them; not ours."""
+    pids = set()
+    for name in list_rings(instance):
+        try:
+            facts = open_segment(name, writable=False).facts()
+        except RingError:
+            continue
+        pids |= {facts["writer_pid"], *(reader["pid"] for reader in facts["readers"])}
+    return pids - {0, os.getpid()}
 
 
 def open_segment(name: str, writable: bool) -> _native.Segment:

@@ -36,11 +36,16 @@ from lob.rings import (
     Policy,
     RingError,
     RingState,
+    instance_of,
+    open_segment,
+    read_manifest,
     ring_name,
+    stages_of,
     unlink,
     wait_for_ring,
 )
 from lob.supervisor import Supervisor
+from lob.waiting import spin_refusal, way_of_waiting
 
 Mode: TypeAlias = Literal["pipe", "named", "print", "none"]
 
@@ -98,8 +103,12 @@ class Stage:
         atexit.register(self._abandon)
         # A reader that went away is told by EPIPE and POLLERR; an unhandled signal would end us without a word.
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        allowed = os.sched_getaffinity(0)
         if common.cpu is not None:
             pin(tool, common.cpu)
+        if common.wait == "spin" and (reason := spin_refusal(allowed)) is not None:
+            raise click.BadParameter(reason, param_hint="--wait")
+        self.wait = common.wait if common.wait != "auto" else way_of_waiting(set())
 
     # -- beginnings ---------------------------------------------------------------------------------------------
 
@@ -114,10 +123,10 @@ class Stage:
         """One line for people, on stderr."""
         say(self.tool, sentence)
 
-    def open_input(self, who: str) -> InputRing:
-        """Attach to the ring of --in, or to the one announced on stdin; waits for either.
+    def open_input(self, who: str, *, after: str | None = None) -> InputRing:
+        """Attach to the ring of --in, or to the one announced on stdin; waits for either. `after`: whose it must be.
 
-        Raises RingError kinds, or click.UsageError if stdin holds no such line.
+        Raises RingError kinds, or click.UsageError if stdin holds no such line, or the ring is of another stage.
         """
         common = self.common
         if common.input_ring is not None:
@@ -133,6 +142,11 @@ class Stage:
         else:
             name = self._read_descriptor().ring
             self._piped_in = True
+        if after is not None:
+            # Before we attach, as we would take a reader's place. Rings of a stage that says nothing are let through.
+            writer = read_manifest(open_segment(name, writable=False)).get("writer", after)
+            if writer != after:
+                raise click.UsageError(f"{name} is a ring of {writer}; {self.tool} reads those of {after}")
         self.input = InputRing(name, who)
         return self.input
 
@@ -170,7 +184,7 @@ class Stage:
         self, what: str, kind: Kind, *, venue: str, policy: Policy, capacity_bytes: int, manifest: dict[str, Any]
     ) -> OutputRing:
         """Make or take over the output ring and announce it. Raises RingError kinds."""
-        instance = self.common.instance or venue
+        instance = self._instance(venue)
         capacity_bytes = self.common.ring_bytes or capacity_bytes
         if self.mode == "print":
             name = ring_name(f"{instance[:40]}-print-{os.getpid()}", what)
@@ -211,7 +225,7 @@ class Stage:
 
     def open_board(self, *, venue: str, slots: int, depth: int, manifest: dict[str, Any]) -> OutputRing:
         """Make or take over the board beside the output ring."""
-        instance = self.common.instance or venue
+        instance = self._instance(venue)
         if self.mode == "print":
             instance = f"{instance[:40]}-print-{os.getpid()}"
         board = OutputRing(
@@ -225,6 +239,14 @@ class Stage:
         )
         self.outputs.append(board)
         return board
+
+    def _instance(self, venue: str) -> str:
+        """The middle part of our names: as asked, else that of our named ring, of the ring we read, or the venue."""
+        if self.common.instance is not None:
+            return self.common.instance
+        if self.common.output_ring is not None:
+            return instance_of(self.common.output_ring)
+        return venue if self.input is None else instance_of(self.input.name)
 
     def status_with(self, status: Callable[[], str]) -> None:
         """What to tell the supervisor once a second."""
@@ -284,6 +306,7 @@ class Stage:
         self.supervisor.alive()
         if now >= self._next_second:
             self._next_second = now + 1.0
+            self._choose_wait()
             if self._status is not None and self.supervisor.present:
                 self.supervisor.status(self._status())
             for ring in self.outputs:
@@ -293,6 +316,13 @@ class Stage:
         out_of_time = self._deadline is not None and now >= self._deadline
         self._ended = out_of_time or self._reader_gone() or not self._input_goes_on()
         return not self._ended
+
+    def _choose_wait(self) -> None:
+        """`auto` is not the same alone on a core and beside the others; they come and go, and are moved."""
+        name = self.outputs[0].name if self.outputs else self.input.name if self.input is not None else None
+        if self.common.wait == "auto" and name is not None:
+            pinned = len(os.sched_getaffinity(0)) == 1
+            self.wait = way_of_waiting(stages_of(instance_of(name)) if pinned else set())
 
     def _reader_gone(self) -> bool:
         return self.mode in ("pipe", "print") and bool(self._stdout_poll.poll(0))
@@ -337,9 +367,16 @@ class Stage:
                 self._printer.write(record)
             self._tap.publish()
             self._printer.tick()
-        except BrokenPipeError:  # `| head -1`: the reader has what it wanted
-            self._printer = None
+        except OSError as error:
+            self._stdout_failed(error)
             self._stop_requested = True
+
+    def _stdout_failed(self, error: OSError) -> None:
+        """Nothing more is printed: the reader has what it wanted (`| head -1`), or there is no room for more."""
+        self._printer = None
+        if not isinstance(error, BrokenPipeError):
+            self.say(f"stdout: {error.strerror}; what was read from there on is not printed")
+            self.exit_code = 1
 
     # -- the end ------------------------------------------------------------------------------------------------
 
@@ -353,8 +390,8 @@ class Stage:
             if self._printer is not None:
                 self._printer.close()
                 sys.stdout.flush()
-        except BrokenPipeError:
-            pass
+        except OSError as error:
+            self._stdout_failed(error)
         for ring in self.outputs:
             if self.mode == "named":
                 ring.close(RingState.PAUSED, remove=False)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import orjson
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.flow import SNAPSHOT, SNAPSHOT_URL, PlainBook, depth_updates, levels_of, recorded
+from bench.rows import best, row
 from lob import _native, venues
 from lob.records import RecordType
 from lob.rings import InputRing, Kind, OutputRing, RingState
@@ -93,17 +93,6 @@ class Chain:
     def close(self) -> None:
         for ring in self.rings:
             ring.close(RingState.CLOSED, remove=True)
-
-
-def row(name: str, value: float, unit: str, ratio: float | None = None, over: str = "") -> None:
-    rounded = None if ratio is None else round(ratio, 3)
-    entry = {"name": name, "value": round(float(value), 3), "unit": unit, "ratio": rounded, "over": over}
-    entry["checked"] = True
-    print(orjson.dumps(entry).decode(), flush=True)
-
-
-def best(run: Callable[[], float], repeats: int = REPEATS) -> float:
-    return min(run() for _ in range(repeats))
 
 
 def native_ns(lines: list[tuple[str, bytes, bytes]], board_depth: int | None = 10) -> tuple[int, int, Chain]:

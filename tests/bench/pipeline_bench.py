@@ -20,8 +20,8 @@ import orjson
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench.book_bench import row
 from bench.flow import SNAPSHOT, SNAPSHOT_URL, PlainBook, depth_updates, levels_of, recorded
+from bench.rows import row
 from lob.rings import RingError, open_segment
 from lob.units import decimal_text
 from pipeline import data_folder, pipeline

@@ -1,4 +1,4 @@
-"""All benchmarks: prints a table, writes build/bench.json. Usage: python tests/bench/run.py RING_BENCH
+"""All benchmarks: prints a table, writes build/bench.json. Usage: python tests/bench/run.py RING_BENCH CHAIN_BENCH
 
 Each checks the answer first, then times. Absolute figures move with the machine (a shared one by a factor of four):
 quote the ratios, which come from one run.
@@ -30,7 +30,10 @@ def main() -> None:
     for command in (
         [sys.argv[1]],
         [sys.executable, str(FOLDER / "book_bench.py")],
+        [sys.executable, str(FOLDER / "socket_bench.py")],
         [sys.executable, str(FOLDER / "pipeline_bench.py")],
+        [sys.executable, str(FOLDER / "memory_bench.py")],
+        [sys.executable, str(FOLDER / "latency_bench.py"), sys.argv[2]],
     ):
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
@@ -38,7 +41,9 @@ def main() -> None:
                 entry = json.loads(line)
                 rows.append(entry)
                 ratio = f"{entry['ratio']:8.2f} x {entry['over']}" if entry.get("ratio") else ""
-                print(f"{entry['name']:<82} {entry['value']:>10.2f} {entry['unit']:<18} {ratio}".rstrip(), flush=True)
+                also = "  ".join(f"{key} {figure:g}" for key, figure in entry.get("also", {}).items())
+                figure = f"{entry['value']:>10.2f} {entry['unit']:<18}"
+                print(f"{entry['name']:<82} {figure} {ratio} {also}".rstrip(), flush=True)
         if process.returncode:
             sys.exit(f"bench: {command[0]} ended with {process.returncode}")
     out = Path("build/bench.json")

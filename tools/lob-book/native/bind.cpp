@@ -18,14 +18,6 @@ namespace {
 using Pairs = std::vector<std::tuple<std::int64_t, std::int64_t>>;
 using Numbers = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
-WaitMode wait_mode(const std::string& name) {
-    if (name == "spin") return WaitMode::spin;
-    if (name == "yield") return WaitMode::yield;
-    if (name == "block") return WaitMode::block;
-    if (name == "auto") return WaitMode::automatic;
-    throw std::invalid_argument("no wait mode '" + name + "': spin, yield, block or auto");
-}
-
 std::vector<Level> levels_of(const Pairs& pairs) {
     std::vector<Level> levels;
     for (const auto& [price, qty] : pairs) levels.push_back({price, qty});
@@ -123,6 +115,7 @@ nb::dict describe(const Book& book, std::uint32_t depth) {
 
 NB_MODULE(_native, m) {
     nb::module_::import_("lob._native");  // the types of the rings
+    m.def("trace_to", &lob::trace_to, "trace"_a.none(), "From now on trace points go there; None: nowhere.");
 
     m.def(
         "crc32",
@@ -323,6 +316,7 @@ NB_MODULE(_native, m) {
             },
             "max_ms"_a, "(records processed, idle, blocked): works for max_ms; idle: nothing came; blocked: the ring is full.")
         .def("upstream_silent", &Pump::upstream_silent, "silent"_a)
+        .def("wait_by", [](Pump& pump, const std::string& wait) { pump.wait = wait_mode(wait); }, "wait"_a)
         .def("flush", &Pump::flush, "What the books made outside of run(); False: the ring is full.")
         .def("repair_board", &Pump::repair_board)
         .def_prop_ro("beyond_board", &Pump::beyond_board, "Instruments that the board has no slot for.");

@@ -14,6 +14,7 @@
 #include "fixed_queue.hpp"
 #include "seqlock.hpp"
 #include "spsc.hpp"
+#include "trace.hpp"
 
 namespace lob {
 
@@ -30,7 +31,7 @@ class Pump {
 public:
     Pump(Books& books, SpscReader<>& reader, BroadcastWriter<>& writer, Board<>* board, RequestQueue<>* requests, Clock clock,
          WaitMode wait)
-        : books_(books), reader_(reader), writer_(writer), board_(board), requests_(requests), clock_(clock), wait_(wait) {
+        : wait(wait), books_(books), reader_(reader), writer_(writer), board_(board), requests_(requests), clock_(clock) {
         epoch_ = reader_.epoch();
     }
 
@@ -47,7 +48,7 @@ public:
             }
             if (!flush()) {
                 reader_.publish();
-                writer_.wait_free(books_.out().next()->size_bytes, wait_, std::min(deadline_ns - mono_ns(), BLOCKED_NS));
+                writer_.wait_free(books_.out().next()->size_bytes, wait, std::min(deadline_ns - mono_ns(), BLOCKED_NS));
                 if (flush()) continue;
                 result.blocked = true;
                 return result;
@@ -63,6 +64,7 @@ public:
                 now_ns = record->recv_ns;
                 if (books_.due_ns() <= now_ns && books_.tick(now_ns)) continue;
             }
+            trace_point(Point::book_update_start, record->raw_seq);
             books_.feed(*record, now_ns);
             fed_ = record;
             ++result.records;
@@ -89,10 +91,14 @@ public:
                     if (out.size_bytes() > writer_.capacity_bytes() / 2) writer_.commit();
                     return false;
                 }
+                measure(Stage::book, *record);
                 out.sent();
             }
+            trace_end();
             writer_.commit(fed_ != nullptr ? fed_->raw_seq : 0);
             out.clear();
+        } else {
+            trace_end();
         }
         if (fed_ != nullptr) {
             reader_.release(*fed_);
@@ -125,10 +131,16 @@ public:
 
     std::uint64_t beyond_board() const { return beyond_board_; }
 
+    WaitMode wait = WaitMode::automatic;
+
 private:
     static constexpr std::int64_t MS = 1'000'000;
     static constexpr std::int64_t BLOCKED_NS = 20 * MS;
     static constexpr std::uint32_t TURNS_PER_LOOK = 32;
+
+    void trace_end() const {
+        if (fed_ != nullptr) trace_point(Point::book_update_end, fed_->raw_seq);
+    }
 
     std::int64_t host_now_ns() const { return clock_ == Clock::host ? unix_ns() : books_.now_ns(); }
 
@@ -144,7 +156,7 @@ private:
     bool idle(std::int64_t deadline_ns, PumpResult& result) {
         std::int64_t wait_ns = deadline_ns - mono_ns();
         if (clock_ == Clock::host && books_.due_ns() != INT64_MAX) wait_ns = std::min(wait_ns, books_.due_ns() - unix_ns());
-        if (wait_ns > 0 && reader_.wait(wait_, wait_ns)) return false;
+        if (wait_ns > 0 && reader_.wait(wait, wait_ns)) return false;
         reader_.publish();
         if (mono_ns() < deadline_ns) return false;
         result.idle = true;
@@ -195,7 +207,6 @@ private:
     Board<>* board_;
     RequestQueue<>* requests_;
     const Clock clock_;
-    const WaitMode wait_;
     const RecordHeader* fed_ = nullptr;  // applied, its output not yet in the ring
     std::uint64_t epoch_ = 0;
     std::uint64_t beyond_board_ = 0;

@@ -1,14 +1,123 @@
 // bind.cpp - what Python may call of lob-connect's native parts; nothing is decided here.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+#include <sys/socket.h>
 
+#include "frames.hpp"
+#include "poller.hpp"
 #include "replay.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
 using namespace lob;
 
+namespace {
+
+nb::bytes bytes_of(std::string_view text) { return nb::bytes(text.data(), text.size()); }
+
+// A FrameReader and the Python object that has the methods of its owner. Called with or without the interpreter.
+class Frames {
+public:
+    Frames(nb::object owner, RawSink& sink, std::uint16_t connection, std::uint32_t session, std::uint64_t message_max_bytes, Marks marks)
+        : reader(sink, connection, session, message_max_bytes, std::move(marks)), owner_(std::move(owner)) {}
+
+    void take(std::size_t count, std::int64_t recv_ns, std::int64_t origin_ns) {
+        recv_ns_ = recv_ns;
+        origin_ns_ = origin_ns;
+        reader.take(count, recv_ns, origin_ns, *this);
+    }
+
+    void odd(std::string_view bytes) {
+        nb::gil_scoped_acquire gil;
+        called = true;
+        owner_.attr("odd")(bytes_of(bytes), recv_ns_, origin_ns_);
+    }
+    void message(std::string_view payload) {
+        nb::gil_scoped_acquire gil;
+        called = true;
+        owner_.attr("message")(bytes_of(payload), recv_ns_, origin_ns_);
+    }
+    void lost(std::uint64_t count) {
+        nb::gil_scoped_acquire gil;
+        called = true;
+        owner_.attr("lost")(count);
+    }
+    void broken(nb::object error) {
+        called = true;
+        owner_.attr("broken")(error);
+    }
+    bool pay() {
+        nb::gil_scoped_acquire gil;
+        called = true;
+        return nb::cast<bool>(owner_.attr("pay")());
+    }
+
+    FrameReader reader;
+    bool called = false;
+
+    nb::object owner_;
+
+private:
+    std::int64_t recv_ns_ = 0;
+    std::int64_t origin_ns_ = 0;
+};
+
+// A plain socket, read without the interpreter.
+struct PlainSource : Source {
+    explicit PlainSource(nb::object frames) : frames_(std::move(frames)), frames(nb::cast<Frames&>(frames_)) {}
+    bool readable(int fd) override {
+        const auto room = frames.reader.room();
+        const ssize_t count = ::recv(fd, room.data(), room.size(), MSG_DONTWAIT);
+        if (count < 0) return errno == EAGAIN || errno == EINTR;
+        if (count == 0) return false;
+        try {
+            frames.take(static_cast<std::size_t>(count), unix_ns(), mono_ns());
+            return true;
+        } catch (nb::python_error& error) {  // the event loop must not see it: it would end with it
+            nb::gil_scoped_acquire gil;
+            frames.broken(nb::borrow(error.value()));
+        } catch (const std::exception& error) {
+            nb::gil_scoped_acquire gil;
+            frames.broken(nb::module_::import_("lob._native").attr("CorruptRing")(error.what()));
+        }
+        return false;
+    }
+    bool called() override { return std::exchange(frames.called, false); }
+    nb::object frames_;
+    Frames& frames;
+};
+
+// A socket that Python reads, because only Python's ssl has its keys.
+struct CallSource : Source {
+    explicit CallSource(nb::object call) : call_(std::move(call)) {}
+    bool readable(int) override {
+        nb::gil_scoped_acquire gil;
+        return nb::cast<bool>(call_());
+    }
+    bool called() override { return true; }
+    nb::object call_;
+};
+
+// The garbage collector sees the owner, which usually owns the reader.
+int traverse_frames(PyObject* self, visitproc visit, void* arg) {
+    Py_VISIT(Py_TYPE(self));
+    if (nb::inst_ready(self)) Py_VISIT(nb::inst_ptr<Frames>(self)->owner_.ptr());
+    return 0;
+}
+int clear_frames(PyObject* self) {
+    nb::inst_ptr<Frames>(self)->owner_.reset();
+    return 0;
+}
+PyType_Slot frames_slots[] = {{Py_tp_traverse, reinterpret_cast<void*>(traverse_frames)},
+                              {Py_tp_clear, reinterpret_cast<void*>(clear_frames)},
+                              {0, nullptr}};
+
+}  // namespace
+
 NB_MODULE(_native, m) {
+    nb::module_::import_("lob._native");  // the types of the rings
+    m.def("trace_to", &lob::trace_to, "trace"_a.none(), "From now on trace points go there; None: nowhere.");
     nb::class_<LinePlayer>(m, "LinePlayer")
         .def(nb::init<>())
         .def("open", [](LinePlayer& p, const std::string& label, std::uint16_t connection,
@@ -24,4 +133,78 @@ NB_MODULE(_native, m) {
             },
             "writer"_a, "text"_a, "offset"_a, "lines_max"_a,
             "(offset of the first line not played, lines, payload bytes): stops at a line that is the caller's or finds no room.");
+
+    nb::class_<RawSink>(m, "RawSink")
+        .def("__init__", [](RawSink* at, SpscWriter<>& writer, std::uint64_t room_bytes) { new (at) RawSink{writer, room_bytes}; },
+             "writer"_a, "room_bytes"_a, nb::keep_alive<1, 2>())
+        .def_rw("owing", &RawSink::owing)
+        .def_rw("copies", &RawSink::copies)
+        .def_ro("frames", &RawSink::frames)
+        .def_ro("payload_bytes", &RawSink::payload_bytes);
+
+    nb::class_<Frames>(m, "FrameReader", nb::type_slots(frames_slots))
+        .def(
+            "__init__",
+            [](Frames* at, nb::object owner, RawSink& sink, std::uint16_t connection, std::uint32_t session,
+               std::uint64_t message_max_bytes, std::size_t mark_size_max, const std::vector<std::string>& marks) {
+                new (at) Frames(std::move(owner), sink, connection, session, message_max_bytes, {mark_size_max, marks});
+            },
+            "owner"_a, "sink"_a, "connection"_a, "session"_a, "message_max_bytes"_a, "mark_size_max"_a = 0,
+            "marks"_a = std::vector<std::string>{}, nb::keep_alive<1, 3>())
+        .def(
+            "feed",
+            [](Frames& f, nb::bytes data, std::int64_t recv_ns, std::int64_t origin_ns) {
+                for (std::string_view left{data.c_str(), data.size()}; !left.empty();) {
+                    const auto room = f.reader.room();
+                    const std::size_t now = std::min(room.size(), left.size());
+                    std::memcpy(room.data(), left.data(), now);
+                    left.remove_prefix(now);
+                    f.take(now, recv_ns, origin_ns);
+                }
+            },
+            "data"_a, "recv_ns"_a, "origin_ns"_a, "Bytes of the socket, however they were cut.")
+        .def(
+            "room",
+            [](Frames& f) {
+                const auto room = f.reader.room();
+                return nb::steal(PyMemoryView_FromMemory(room.data(), static_cast<Py_ssize_t>(room.size()), PyBUF_WRITE));
+            },
+            nb::sig("def room(self) -> memoryview"), "Where bytes may be put for take(); valid until the next call of anything here.")
+        .def("take", &Frames::take, "count"_a, "recv_ns"_a, "origin_ns"_a, "So many bytes have been put into room().")
+        .def("stop", [](Frames& f) { f.reader.stop(); }, "From now on all bytes are odd: the protocol has ended the connection.")
+        .def("rest", [](Frames& f) { return bytes_of(f.reader.rest()); }, "Gives up what is held of a frame that is not whole.")
+        .def_prop_ro("last_ns", [](const Frames& f) { return f.reader.last_ns(); });
+
+    nb::class_<Poller>(m, "Poller")
+        .def(nb::init<bool>(), "busy"_a)
+        .def("watch", &Poller::watch, "fd"_a, "events"_a)
+        .def("forget", &Poller::forget, "fd"_a)
+        .def(
+            "read_frames",
+            [](Poller& p, int fd, nb::object frames) { return p.divert(fd, std::make_shared<PlainSource>(std::move(frames))); },
+            "fd"_a, "frames"_a, nb::sig("def read_frames(self, fd: int, frames: FrameReader) -> bool"),
+            "From now on read fd here, as long as it is watched. False: it is not.")
+        .def(
+            "call", [](Poller& p, int fd, nb::object readable) { return p.divert(fd, std::make_shared<CallSource>(std::move(readable))); },
+            "fd"_a, "readable"_a, nb::sig("def call(self, fd: int, readable: collections.abc.Callable[[], bool]) -> bool"),
+            "The same, by a function; False from it ends that.")
+        .def(
+            "wait",
+            [](Poller& p, double timeout_s) {
+                std::vector<std::pair<int, unsigned>> ready;
+                {
+                    nb::gil_scoped_release release;
+                    ready = p.wait(static_cast<std::int64_t>(std::min(timeout_s, 1.0) * 1e9));
+                }
+                p.bury();
+                nb::list found;
+                for (const auto& [fd, events] : ready) found.append(nb::make_tuple(fd, events));
+                return found;
+            },
+            "timeout_s"_a, nb::sig("def wait(self, timeout_s: float) -> list[tuple[int, int]]"),
+            "(fd, events) of those that are ready and not read here. Returns early, and empty, when Python code was called.")
+        .def("close", [](Poller& p) {
+            p.close();
+            p.bury();
+        });
 }

@@ -16,14 +16,6 @@ namespace parse = lob::parse;
 
 namespace {
 
-lob::WaitMode wait_mode(const std::string& name) {
-    if (name == "spin") return lob::WaitMode::spin;
-    if (name == "yield") return lob::WaitMode::yield;
-    if (name == "block") return lob::WaitMode::block;
-    if (name == "auto") return lob::WaitMode::automatic;
-    throw std::invalid_argument("no wait mode '" + name + "': spin, yield, block or auto");
-}
-
 nb::bytes bytes_of(std::string_view text) { return nb::bytes(text.data(), text.size()); }
 
 // The methods of a Python object; see the class VenueHooks in lob_parse/hooks.py.
@@ -211,6 +203,7 @@ struct PyDecoder {
 
 NB_MODULE(_native, m) {
     nb::module_::import_("lob._native");  // SpscReader, SpscWriter, CorruptRing
+    m.def("trace_to", &lob::trace_to, "trace"_a.none(), "From now on trace points go there; None: nowhere.");
 
     nb::class_<PyParser>(m, "Parser", nb::type_slots(parser_slots))
         .def(
@@ -225,7 +218,7 @@ NB_MODULE(_native, m) {
         .def(
             "run",
             [](PyParser& p, lob::SpscReader<>& reader, lob::SpscWriter<>& writer, const std::string& mode, int budget_ms, int idle_ms) {
-                const lob::WaitMode parsed = wait_mode(mode);
+                const lob::WaitMode parsed = lob::wait_mode(mode);
                 nb::gil_scoped_release release;
                 return p.parser.run(reader, writer, parsed, budget_ms * 1'000'000ll, idle_ms * 1'000'000ll);
             },

@@ -16,6 +16,7 @@
 #include "decode.hpp"
 #include "instruments.hpp"
 #include "spsc.hpp"
+#include "trace.hpp"
 
 namespace lob::parse {
 
@@ -130,6 +131,7 @@ public:
     // Turns one raw record into events and commits them; false: the ring is full, nothing has happened.
     bool record(const RecordHeader& raw, Writer& writer) {
         if (seen_seq_ != 0 && raw.ring_seq <= seen_seq_) return true;
+        trace_point(Point::parse_start, raw.ring_seq);
         raw_ = &raw;
         out_ = &writer;
         pending_ = {};
@@ -160,6 +162,8 @@ public:
         if (instruments_.changed()) hooks_.instruments_changed(raw.ring_seq);
         const std::int64_t now_ns = mono_ns();
         for (RecordHeader* claim : claims_) claim->stage_ns[1] = stage_stamp(raw.origin_ns, now_ns);
+        if (!claims_.empty()) measure(Stage::parse, *claims_.front());
+        trace_point(Point::parse_end, raw.ring_seq);
         writer.commit(raw.ring_seq);
         seen_seq_ = raw.ring_seq;
         epoch_ = raw.epoch;

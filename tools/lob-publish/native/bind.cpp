@@ -13,14 +13,6 @@ using publish::Turn;
 
 namespace {
 
-WaitMode wait_mode(const std::string& name) {
-    if (name == "spin") return WaitMode::spin;
-    if (name == "yield") return WaitMode::yield;
-    if (name == "block") return WaitMode::block;
-    if (name == "auto") return WaitMode::automatic;
-    throw std::invalid_argument("no wait mode '" + name + "': spin, yield, block or auto");
-}
-
 const char* word_of_turn(Turn turn) {
     switch (turn) {
         case Turn::idle: return "idle";
@@ -48,6 +40,7 @@ void with_record(nb::bytes bytes, Call&& call) {
 
 NB_MODULE(_native, m) {
     nb::module_::import_("lob._native");  // whose readers and writers we are given
+    m.def("trace_to", &lob::trace_to, "trace"_a.none(), "From now on trace points go there; None: nowhere.");
 
     nb::class_<Pump>(m, "Pump")
         .def(nb::init<BroadcastReader<>&>(), "reader"_a, nb::keep_alive<1, 2>())

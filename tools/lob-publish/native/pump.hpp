@@ -19,6 +19,7 @@
 #include "clock.hpp"
 #include "ndjson.hpp"
 #include "tops.hpp"
+#include "trace.hpp"
 
 namespace lob::publish {
 
@@ -112,6 +113,7 @@ public:
                 continue;
             }
             const auto& record = *reinterpret_cast<const RecordHeader*>(words_.data());
+            trace_point(Point::publish_start, traced_seq(record));
             ++records_;
             held_ = true;
             step_ = 0;
@@ -148,7 +150,7 @@ public:
 
 private:
     static constexpr std::int64_t MS = 1'000'000;
-    static constexpr std::int64_t WAIT_NS = 20 * MS;
+    static constexpr std::int64_t WAIT_NS = 50 * MS;
     static constexpr std::uint32_t TURNS_PER_LOOK = 32;
     static constexpr std::size_t TEXT_BYTES = 256 << 10;
     static constexpr std::uint64_t COMMIT_BYTES = 64 << 10;    // when far behind: commit between groups
@@ -186,6 +188,7 @@ private:
         }
         if (!deliver(record, step_, record_seq_)) return false;
         held_ = false;
+        if (tracing()) uncommitted_raw_seqs_.push_back(traced_seq(record));
         uncommitted_bytes_ += record.size_bytes;
         unreleased_bytes_ += record.size_bytes;
         if (static_cast<RecordType>(record.type) == RecordType::snapshot && !awaited_.empty() &&
@@ -206,6 +209,7 @@ private:
             if (static_cast<RecordType>(record.type) == RecordType::instrument) remember(record);
             tops_.apply(record);
             if (record.origin_ns != 0) record.stage_ns[3] = stage_stamp(record.origin_ns, mono_ns());
+            if (source_seq != 0) measure(Stage::publish, record);
             step = 1;
         }
         for (; step <= rings_.size(); ++step)
@@ -234,6 +238,8 @@ private:
         ring.dirty = false;
     }
     void commit_all() {
+        for (const std::uint64_t raw_seq : uncommitted_raw_seqs_) trace_point(Point::publish_end, raw_seq);
+        uncommitted_raw_seqs_.clear();
         for (Ring& ring : rings_) commit(ring);
         uncommitted_bytes_ = 0;
     }
@@ -260,6 +266,11 @@ private:
                           reinterpret_cast<const RecordHeader*>(known.data())->version == record.version;
         if (!same) ++instruments_version_;
         known = std::move(copy);
+    }
+
+    // A snapshot repeated for late readers carries the number of a message that is long past.
+    static std::uint64_t traced_seq(const RecordHeader& record) {
+        return (record.flags & FLAG_REFRESH) != 0 ? 0 : record.raw_seq;
     }
 
     struct Status {
@@ -296,6 +307,7 @@ private:
     std::set<std::uint32_t> awaited_;
     Status live_{};
     std::uint64_t uncommitted_bytes_ = 0;
+    std::vector<std::uint64_t> uncommitted_raw_seqs_;  // of records not yet committed; only while trace points are on
     std::uint64_t records_ = 0;
     std::uint64_t lost_;
     std::uint64_t unreleased_bytes_ = 0;
