@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lob import rings
+from lob.trace import list_traces
 
 BIN = Path(sys.executable).parent
 STAGES = ("connect", "parse", "book", "publish")
@@ -107,7 +108,7 @@ class Pipeline:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        for name in rings.list_rings(self.instance):
+        for name in [*rings.list_rings(self.instance), *list_traces(self.instance)]:
             rings.unlink(name)
 
 

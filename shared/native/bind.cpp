@@ -15,6 +15,7 @@
 #include "spsc.hpp"
 #include "tops.hpp"
 #include "tops_rows.hpp"
+#include "trace.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -44,14 +45,6 @@ struct BoardOwner {
 };
 
 constexpr std::int64_t MS = 1'000'000;
-
-WaitMode wait_mode(const std::string& name) {
-    if (name == "spin") return WaitMode::spin;
-    if (name == "yield") return WaitMode::yield;
-    if (name == "block") return WaitMode::block;
-    if (name == "auto") return WaitMode::automatic;
-    throw std::invalid_argument("no wait mode '" + name + "': spin, yield, block or auto");
-}
 
 // A whole record from Python, padded to words. Its size_bytes is set from the length.
 std::vector<std::uint64_t> staged(nb::bytes record) {
@@ -139,6 +132,18 @@ nb::dict header_facts(const Segment& segment) {
         }
     facts["readers"] = readers;
     return facts;
+}
+
+// A histogram in this process's own memory, for tests.
+struct HistogramOfPython {
+    Histogram histogram;
+};
+
+nb::tuple counts_of(const Histogram& histogram) {
+    std::array<std::uint64_t, Histogram::BUCKETS> counts;
+    for (std::size_t i = 0; i < counts.size(); ++i) counts[i] = histogram.counts[i].load(std::memory_order_relaxed);
+    return nb::make_tuple(nb::bytes(reinterpret_cast<const char*>(counts.data()), sizeof counts),
+                          histogram.max.load(std::memory_order_relaxed));
 }
 
 template <class W, class Class>
@@ -459,6 +464,68 @@ NB_MODULE(_native, m) {
         .def("take_over", &BoardOwner::take_over, "pid"_a)
         .def("beat", &BoardOwner::beat)
         .def("set_state", [](BoardOwner& o, int state) { o.set_state(static_cast<RingState>(state)); });
+
+    m.attr("TRACE_BYTES") = TRACE_BYTES;
+    m.attr("TRACE_EVENTS") = TRACE_EVENTS;
+#ifdef LOB_LITE
+    m.attr("LITE") = true;
+#else
+    m.attr("LITE") = false;
+#endif
+    nb::class_<Trace>(m, "Trace")
+        .def(nb::init<int, bool>(), "fd"_a, "writable"_a)
+        .def_static(
+            "format",
+            [](int fd, int stage, std::uint32_t thread, std::uint32_t pid, std::uint64_t nonce, bool on) {
+                Trace::format(fd, static_cast<Stage>(stage), thread, pid, nonce, on);
+            },
+            "fd"_a, "stage"_a, "thread"_a, "pid"_a, "nonce"_a, "on"_a, "Lay out an empty trace in a file of TRACE_BYTES.")
+        .def("facts",
+             [](const Trace& t) {
+                 const TraceHeader& h = t.header();
+                 nb::dict facts;
+                 facts["stage"] = h.stage;
+                 facts["thread"] = h.thread;
+                 facts["pid"] = h.pid;
+                 facts["nonce"] = h.nonce;
+                 facts["tsc"] = h.ticks_are_tsc != 0;
+                 facts["began_ticks"] = h.began_ticks;
+                 facts["began_ns"] = h.began_ns;
+                 facts["began_unix_ns"] = h.began_unix_ns;
+                 facts["on"] = h.on.load() != 0;
+                 facts["events"] = h.head.load();
+                 return facts;
+             })
+        .def("switch_to", [](Trace& t, bool on) { t.header().on.store(on ? 1 : 0); }, "on"_a)
+        .def("write", [](Trace& t, int point, std::uint64_t raw_seq, std::uint64_t at) { t.write(static_cast<Point>(point), raw_seq, at); },
+             "point"_a, "raw_seq"_a, "ticks"_a)
+        .def(
+            "events",
+            [](const Trace& t, std::uint64_t from) {
+                const Trace::Copy copy = t.copy(from);
+                return nb::make_tuple(copy.next, copy.lost,
+                                      nb::bytes(reinterpret_cast<const char*>(copy.words.data()), copy.words.size() * 8));
+            },
+            "first"_a, "(number of the event after these, events lost, pairs of (ticks, raw_seq << 8 | point) as bytes)")
+        .def("share", [](const Trace& t) { return counts_of(t.share()); }, "(counts as bytes, maximum in ns)")
+        .def("here", [](const Trace& t) { return counts_of(t.here()); }, "(counts as bytes, maximum in ns)")
+        .def("record", [](Trace& t, std::uint64_t share_ns, std::uint64_t here_ns) {
+            t.share().record(share_ns);
+            t.here().record(here_ns);
+        });
+    m.def("trace_to", &trace_to, "trace"_a.none(), "From now on trace points go there; None: nowhere.");
+    m.def(
+        "clock_pair",
+        [] {
+            const bool tsc = tsc_is_a_clock();
+            const ClockPair now = clock_pair(tsc);
+            return nb::make_tuple(tsc, now.ticks, now.mono_ns);
+        },
+        "(whether ticks are of the time-stamp counter, ticks, CLOCK_MONOTONIC in ns), of one moment.");
+    nb::class_<HistogramOfPython>(m, "Histogram")
+        .def(nb::init<>())
+        .def("record", [](HistogramOfPython& h, std::uint64_t value) { h.histogram.record(value); }, "value"_a)
+        .def("counts", [](const HistogramOfPython& h) { return counts_of(h.histogram); }, "(counts as bytes, maximum)");
 
     nb::class_<BoardT>(m, "Board")
         .def(nb::init<Segment&>(), "segment"_a, nb::keep_alive<1, 2>())

@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "spsc.hpp"
+#include "trace.hpp"
 
 namespace lob {
 
@@ -35,6 +36,8 @@ inline RawWrite write_raw(SpscWriter<>& writer, RecordType type, std::uint16_t c
     std::memcpy(text + url.size(), payload.data(), payload.size());
     record->stage_ns[0] = stage_stamp(origin_ns, mono_ns());
     record->stage_ns[1] = record->stage_ns[2] = record->stage_ns[3] = 0;
+    trace_point_at(Point::websocket_receive, record->raw_seq, origin_ns);
+    measure(Stage::connect, *record);
     writer.commit(record->ring_seq);
     return RawWrite::written;
 }

@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 
 from lob import _native
-from lob.records import RequestKind
-from lob.rings import SHM, InputRing, Kind, OutputRing, RingState, ring_name, role_held
+from lob.records import RequestKind, Stage
+from lob.rings import SHM, InputRing, Kind, OutputRing, RingState, ring_name
+from lob.trace import StageTrace
 from processes.peer import eventually, own_instance, peers, record
 
 COMMAND = [sys.executable, "-m", "lob_trace"]
@@ -65,33 +66,37 @@ def on_a_terminal(*arguments: str, answer: bytes = b"") -> tuple[int, str]:
     return process.wait(30), shown.decode().replace("\r\n", "\n")
 
 
-class Feed:
-    """A public ring into which stamped records go all the time."""
+STAGES = ("connect", "parse", "book", "publish")
 
-    def __init__(self, name: str, capacity_bytes: int = 1 << 20, payload: int = 0) -> None:
-        self.ring = OutputRing(name, Kind.BROADCAST, capacity_bytes=capacity_bytes, manifest={"venue": "test"})
-        self._payload = b"x" * payload
+
+class Feed:
+    """The traces of four stages, in which a message is counted all the time."""
+
+    def __init__(self, instance: str) -> None:
+        self.traces = [StageTrace(instance, stage) for stage in Stage]
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
     def _run(self) -> None:
+        shares = [1_000, 2_000, 7_000, 50_000]
+        here = [1_000, 3_000, 10_000, 60_000]
         while not self._stop.is_set():
-            for _ in range(20):
-                stamps = [1_000, 3_000, 10_000, 60_000]
-                self.ring.writer.write(record(self._payload, origin_ns=_native.mono_ns(), stage_ns=stamps))
-            self.ring.writer.beat()
+            for trace, share_ns, here_ns in zip(self.traces, shares, here, strict=True):
+                for _ in range(20):
+                    trace.trace.record(share_ns, here_ns)
             time.sleep(0.002)
 
     def end(self) -> None:
         self._stop.set()
         self._thread.join()
-        self.ring.close(RingState.CLOSED, remove=True)
+        for trace in self.traces:
+            trace.close()
 
 
 @pytest.fixture
 def feed(instance: str) -> Iterator[Feed]:
-    running = Feed(ring_name(instance, "public"))
+    running = Feed(instance)
     yield running
     running.end()
 
@@ -101,55 +106,43 @@ def feed(instance: str) -> Iterator[Feed]:
 
 def test_latency_by_stage_in_a_pipe_is_one_json_object_a_line(feed: Feed, instance: str) -> None:
     rows = lines(run("300ms", "2", "--instance", instance))
-    assert [row["stage"] for row in rows] == ["connect", "parse", "book", "publish", "end to end"] * 2
+    assert [row["stage"] for row in rows] == [*STAGES, "end to end"] * 2
     for row, us in zip(rows, [1, 2, 7, 50, 60] * 2, strict=True):
-        assert row["ring"] == feed.ring.name and row["count"] == row["records"] > 100 and row["lost"] == 0
+        assert row["instance"] == instance and row["interval_s"] == 0.3 and row["count"] > 100
         for key in ("p50_us", "p90_us", "p99_us", "p99_9_us", "max_us"):
-            assert row[key] == us
+            assert us <= row[key] <= us * (1 + 1 / 128)
 
 
 def test_on_a_terminal_it_is_a_table(feed: Feed, instance: str) -> None:
     code, shown = on_a_terminal("200ms", "1", "--instance", instance)
     assert code == 0
     assert max(map(len, shown.splitlines())) < 80
-    assert "STAGE" in shown and "P99.9_US" in shown and "end to end" in shown and feed.ring.name in shown
+    assert "STAGE" in shown and "P99.9_US" in shown and "end to end" in shown and f"{instance}: 0.2 s" in shown
 
 
-def test_it_reads_the_book_ring_where_there_is_no_public_one(instance: str) -> None:
-    book = Feed(ring_name(instance, "book"))
-    try:
-        assert {row["ring"] for row in lines(run("200ms", "1", "--instance", instance))} == {book.ring.name}
-        public = Feed(ring_name(instance, "public"))
-        try:
-            assert {row["ring"] for row in lines(run("200ms", "1", "--instance", instance))} == {public.ring.name}
-        finally:
-            public.end()
-    finally:
-        book.end()
-
-
-def test_when_it_is_overtaken_it_says_that_this_is_a_sample(instance: str) -> None:
-    fast = Feed(ring_name(instance, "public"), capacity_bytes=4096, payload=800)
-    try:
-        code, shown = on_a_terminal("500ms", "1", "--instance", instance)
-        assert code == 0 and "records were not seen; what follows is a sample" in shown
-    finally:
-        fast.end()
-
-
-def test_it_goes_over_to_a_ring_made_anew_and_ends_at_sigint_with_0(feed: Feed, instance: str) -> None:
+def test_it_goes_over_to_traces_made_anew_and_ends_at_sigint_with_0(feed: Feed, instance: str) -> None:
     with subprocess.Popen(
         [*COMMAND, "200ms", "--instance", instance], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as trace:
         assert trace.stdout is not None and trace.stderr is not None
         assert json.loads(trace.stdout.readline())["count"] > 0
         feed.end()
-        feed.__init__(feed.ring.name)  # type: ignore[misc]
         time.sleep(0.6)
-        while json.loads(trace.stdout.readline())["count"] == 0:
-            pass
+        feed.__init__(instance)  # type: ignore[misc]
+        seen: list[int] = []
+        while len(seen) < 5 or seen[-5:].count(0):
+            seen.append(json.loads(trace.stdout.readline())["count"])
         trace.send_signal(signal.SIGINT)
         assert trace.wait(10) == 0 and trace.stderr.read() == ""
+
+
+def test_what_a_stage_counted_last_is_told_when_it_has_ended(feed: Feed, instance: str) -> None:
+    with subprocess.Popen([*COMMAND, "1", "1", "--instance", instance], stdout=subprocess.PIPE, text=True) as trace:
+        eventually(lambda: "trace-publish" in Path(f"/proc/{trace.pid}/maps").read_text(), "it reads the traces")
+        time.sleep(0.1)
+        feed.end()
+        out, _ = trace.communicate(timeout=10)
+    assert [json.loads(line)["count"] > 0 for line in out.splitlines()] == [True] * 5
 
 
 def test_a_reader_of_its_stdout_that_leaves_is_success(feed: Feed, instance: str) -> None:
@@ -162,38 +155,78 @@ def test_a_reader_of_its_stdout_that_leaves_is_success(feed: Feed, instance: str
         assert trace.wait(10) == 0 and trace.stderr.read() == b""
 
 
-def test_nothing_to_read_is_exit_1_in_one_sentence(instance: str) -> None:
-    result = run("--instance", instance)
-    assert result.returncode == 1 and result.stdout == ""
-    assert result.stderr.startswith(f"lob-trace: no book or public ring of instance {instance}")
-    assert result.stderr.count("\n") == 1
+def test_nothing_to_read_is_exit_1_in_one_sentence(instance: str, tmp_path: Path) -> None:
+    for verb in ([], ["hist", "100ms"], ["record", str(tmp_path / "x"), "--for", "100ms"]):
+        result = run(*verb, "--instance", instance)
+        assert result.returncode == 1 and result.stdout == ""
+        sentence = f"no traced stage of instance {instance} on this host; is a pipeline running?"
+        assert result.stderr == f"lob-trace: {sentence}\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    "arguments", [["sometimes"], ["1", "0"], ["0"], ["1", "2", "3"], ["--no-such"], ["--instance", "a.b"]]
-)
+    "arguments",
+    [["sometimes"], ["1", "0"], ["0"], ["1", "2", "3"], ["--no-such"], ["--instance", "a.b"], ["hist", "0"], ["top"],
+     ["record"], ["export", "x"], ["report", "/dev/null"], ["report", "/nosuch/file"], ["on"], ["books"]],
+)  # fmt: skip
 def test_a_wrong_option_is_exit_2_in_one_sentence(arguments: list[str]) -> None:
     result = run(*arguments)
     assert result.returncode == 2 and result.stdout == ""
     assert result.stderr.startswith("lob-trace: ") and result.stderr.count("\n") == 1
 
 
-def test_reading_verbs_write_nothing_and_hold_no_role(instance: str) -> None:
-    name = ring_name(instance, "public")
-    ring = OutputRing(name, Kind.BROADCAST, capacity_bytes=4096, manifest={"venue": "test"})
-    for _ in range(3):
-        ring.writer.write(record(b"x"))
-    ring.close(RingState.PAUSED, remove=False)
-    path = SHM / name[1:]
-    before = (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns, left(instance))
+def test_reading_verbs_write_nothing_and_hold_no_role(instance: str, tmp_path: Path) -> None:
+    traces = [StageTrace(instance, stage) for stage in Stage]
+    ring = OutputRing(ring_name(instance, "public"), Kind.BROADCAST, capacity_bytes=4096)
+    ring.writer.write(record(b"x"))
+    board = OutputRing(ring_name(instance, "board"), Kind.BOARD, board_slots=2, board_depth=5)
+    board.close(RingState.PAUSED, remove=False)
+
+    def content() -> dict[str, tuple[str, int]]:
+        paths = SHM.glob(f"lob.{instance}*")
+        return {p.name: (hashlib.sha256(p.read_bytes()).hexdigest(), p.stat().st_mtime_ns) for p in paths}
+
+    before = content()
     with subprocess.Popen([*COMMAND, "1", "1", "--instance", instance], stdout=subprocess.PIPE) as trace:
-        eventually(lambda: name[1:] in Path(f"/proc/{trace.pid}/maps").read_text(), "it reads the ring")
-        maps = [line for line in Path(f"/proc/{trace.pid}/maps").read_text().splitlines() if name[1:] in line]
-        assert maps and all(line.split()[1] == "r--s" for line in maps)
-        assert not role_held(name)
+        maps = Path(f"/proc/{trace.pid}/maps")
+        eventually(lambda: "trace-publish" in maps.read_text(), "it reads the traces")
+        mapped = [line for line in maps.read_text().splitlines() if instance in line]
+        assert mapped and all(line.split()[1] == "r--s" for line in mapped)
         trace.communicate(timeout=10)
-    assert len(lines(run("rings", "--instance", instance))) == 1
-    assert (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns, left(instance)) == before
+    for verb in (["rings"], ["hist", "50ms"], ["record", str(tmp_path / "x"), "--for", "100ms"]):
+        assert run(*verb, "--instance", instance).returncode == 0
+    assert run("books", instance).returncode == 0
+    assert on_a_terminal("top", "100ms", "2", "--instance", instance)[0] == 0
+    assert content() == before
+    for one in traces:
+        one.close()
+
+
+# -- hist, books, top ---------------------------------------------------------------------------------------------
+
+
+def test_hist_is_bars_at_a_terminal_and_bins_in_a_pipe(feed: Feed, instance: str) -> None:
+    bins = lines(run("hist", "200ms", "--instance", instance, "--stage", "book"))
+    assert sum(one["count"] for one in bins) > 100
+    (full,) = (one for one in bins if one["count"])
+    assert full["stage"] == "book" and full["low_us"] <= 7 < full["high_us"]
+    code, shown = on_a_terminal("hist", "200ms", "--instance", instance)
+    assert code == 0 and "█" in shown and "100.0%" in shown and "end to end, us" in shown
+    assert max(map(len, shown.splitlines())) < 80
+
+
+def test_books_of_no_board_is_exit_1(instance: str) -> None:
+    result = run("books", instance)
+    assert result.returncode == 1 and f"no ring named {ring_name(instance, 'board')}" in result.stderr
+
+
+def test_top_shows_rings_stages_and_a_sparkline(feed: Feed, instance: str) -> None:
+    ring = OutputRing(ring_name(instance, "raw"), Kind.SPSC, capacity_bytes=4096)
+    code, shown = on_a_terminal("top", "150ms", "3", "--instance", instance)
+    assert code == 0
+    for word in (instance, "FILL_%", "raw", "P99.9_US", "connect", "end to end", "p50 end to end, us"):
+        assert word in shown
+    ring.close(RingState.PAUSED, remove=True)
 
 
 # -- rings --------------------------------------------------------------------------------------------------------

@@ -1,88 +1,190 @@
-"""The pure parts of lob-trace: stamps to latency, looks to rows, rows to text."""
+"""The pure parts of lob-trace: counts and trace points to rows, looks to rows, rows to text."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from lob.records import HEADER, Flag
 from lob.rings import Kind
-from lob_trace import show
-from lob_trace.latency import END_TO_END, Histogram, Latency, headers_of
+from lob_trace import latency, perfetto, report, show
+from lob_trace.capture import Capture, NotACapture, Pipeline, load, save
+from lob_trace.latency import END_TO_END, Measured
+from lob_trace.messages import STEPS, Messages, Point, Rate, histogram, join
+from lob_trace.page import page
 from lob_trace.rings import Look, row
+from lob_trace.screen import sparkline
 
 
-def headers(*stamps: tuple[int, int, int, int], origin_ns: int = 1, flags: int = 0) -> npt.NDArray[np.void]:
-    made = np.zeros(len(stamps), HEADER)
-    made["stage_ns"] = stamps
-    made["origin_ns"], made["flags"] = origin_ns, flags
-    return made
+def measured(*pairs: tuple[int, int]) -> Measured:
+    """Of (share, receipt to here), in ns."""
+    share, here = np.array(pairs, np.float64).reshape(-1, 2).T
+    return Measured(histogram(share), histogram(here))
 
 
-def rows(latency: Latency) -> dict[str, tuple[int, float | None]]:
-    """Count and maximum by stage."""
-    return {one.stage: (one.count, one.max_us) for one in latency.rows()}
+# -- latency ------------------------------------------------------------------------------------------------------
 
 
-def test_a_stage_is_the_difference_to_the_stage_before_and_end_to_end_the_last_stamp() -> None:
-    latency = Latency()
-    latency.add(headers((1000, 3000, 7000, 15000), (2000, 2500, 2600, 2650)))
-    assert rows(latency) == {
-        "connect": (2, 2.0), "parse": (2, 2.0), "book": (2, 4.0), "publish": (2, 8.0), END_TO_END: (2, 15.0)
+def test_a_row_a_stage_in_order_and_end_to_end_is_the_last_stage_that_counted() -> None:
+    stages = {"publish": measured(), "book": measured((40, 70)), "parse": measured((20, 30))}
+    stages["connect"] = measured((10, 10))
+    rows = latency.rows(stages)
+    assert [(row.stage, row.count, row.max_us) for row in rows] == [
+        ("connect", 1, 0.01), ("parse", 1, 0.02), ("book", 1, 0.04), ("publish", 0, None), (END_TO_END, 1, 0.07)
+    ]  # fmt: skip
+    assert rows[3].p50_us is None
+
+
+def test_without_any_stage_there_is_one_row_of_nothing() -> None:
+    assert [(row.stage, row.count) for row in latency.rows({})] == [(END_TO_END, 0)]
+
+
+def test_a_table_of_latency_is_under_80_wide() -> None:
+    huge = [asdict(latency.row(END_TO_END, histogram(np.full(10**6, 4e9))))]
+    assert max(map(len, show.latency("i" * 64, huge, 100.0))) < 80
+
+
+# -- messages -----------------------------------------------------------------------------------------------------
+
+RATE = Rate(1000, 0, 0.5)
+
+
+def events(*listed: tuple[int, int, Point]) -> npt.NDArray[np.uint64]:
+    """Of (ns since the start, raw_seq, point)."""
+    made = [(1000 + 2 * ns, raw_seq << 8 | point) for ns, raw_seq, point in listed]
+    return np.array(made, np.uint64).reshape(-1, 2)
+
+
+def joined(*listed: tuple[int, int, Point]) -> Messages:
+    made = events(*listed)
+    return join(made[:, 0], made[:, 1], RATE)
+
+
+def test_points_of_one_raw_record_are_joined_whatever_their_order() -> None:
+    way = [(10 * point, 7, point) for point in Point]
+    found = joined((5, 8, Point.WEBSOCKET_RECEIVE), *reversed(way))
+    assert found.raw_seq.tolist() == [7, 8]
+    assert found.at_ns[0].tolist() == [10, 20, 30, 40, 50, 60, 70] and np.isnan(found.at_ns[1][1:]).all()
+    assert found.step_ns(Point.PARSE_START, Point.PARSE_END).tolist() == [10]
+    assert found.step_ns(Point.WEBSOCKET_RECEIVE, Point.PUBLISH_END).tolist() == [60]
+
+
+def test_of_several_records_of_a_message_the_first_start_and_the_last_end_count() -> None:
+    start, end = Point.PUBLISH_START, Point.PUBLISH_END
+    found = joined((10, 1, start), (20, 1, end), (30, 1, start), (45, 1, end))
+    assert found.step_ns(start, end).tolist() == [35]
+
+
+def test_a_number_used_again_by_a_ring_made_anew_is_left_out() -> None:
+    found = joined((10, 1, Point.PARSE_START), (20, 1, Point.PARSE_END), (100, 1, Point.WEBSOCKET_RECEIVE))
+    assert len(found.raw_seq) == 0
+
+
+def test_events_of_points_that_we_do_not_know_are_left_out() -> None:
+    made = np.array([[1000, 1 << 8 | 99], [1000, 1 << 8]], np.uint64)
+    assert len(join(made[:, 0], made[:, 1], RATE).raw_seq) == 0
+
+
+# -- captures -----------------------------------------------------------------------------------------------------
+
+
+def captured(slower: int = 1, name: str = "binance", count: int = 200) -> Capture:
+    stages = {"connect": measured(*[(100 * slower, 100 * slower)] * count), "parse": measured(*[(50, 150)] * count)}
+    way = [
+        (1000 * seq + 10 * slower * point, seq, point) for seq in range(1, count + 1) for point in Point
+    ]
+    return Capture(1_700_000_000 * 10**9, 2.0, RATE, {name: Pipeline(stages, events(*way), 3)})
+
+
+def test_a_capture_is_read_back_as_it_was_saved(tmp_path: Path) -> None:
+    made = captured()
+    save(made, tmp_path / "x.trace")
+    found = load(tmp_path / "x.trace")
+    assert (found.began_unix_ns, found.seconds, found.rate) == (made.began_unix_ns, made.seconds, made.rate)
+    assert list(report.report(found)) == list(report.report(made))
+    assert (found.pipelines["binance"].events == made.pipelines["binance"].events).all()
+    assert found.pipelines["binance"].lost == 3
+
+
+@pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x03\x04 cut short"])
+def test_a_file_that_is_no_capture_is_refused_in_one_sentence(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.trace"
+    path.write_bytes(content)
+    with pytest.raises(NotACapture, match="is no recording of lob-trace record"):
+        load(path)
+
+
+def test_a_report_has_stages_and_steps() -> None:
+    rows = {(row["of"], row["stage"]): row for row in report.report(captured())}
+    stages = [("stamps", name) for name in ("connect", "parse", END_TO_END)]
+    assert list(rows) == [*stages, *(("points", name) for name, *_ in STEPS)]
+    assert rows["stamps", "connect"]["p50_us"] == 0.1 and rows["points", "book"]["p50_us"] == 0.01
+    assert rows["points", "receive to publish"]["p99_us"] == pytest.approx(0.06, rel=1 / 128)
+    assert "p50_ratio" not in rows["stamps", "connect"]
+
+
+def test_against_a_baseline_what_is_slower_is_called_a_regression_whatever_the_instances_names() -> None:
+    rows = {(row["of"], row["stage"]): row for row in report.report(captured(3, "other"), captured())}
+    assert rows["stamps", "connect"]["p50_ratio"] == pytest.approx(3, rel=0.02)
+    assert rows["stamps", "connect"]["regression"] and not rows["stamps", "parse"]["regression"]
+    assert rows["points", "book"]["p99_ratio"] == pytest.approx(3, rel=0.05) and rows["points", "book"]["regression"]
+    few = {row["stage"]: row for row in report.report(captured(3, count=50), captured())}
+    assert few["connect"]["p50_ratio"] > 2 and not few["connect"]["regression"]
+    alone = list(report.report(captured(), Capture(0, 1.0, RATE, {})))
+    assert all(row["p50_ratio"] is None and not row["regression"] for row in alone)
+
+
+def test_a_report_at_a_terminal_is_under_80_wide_and_marks_regressions() -> None:
+    lines = show.report(list(report.report(captured(3), captured())))
+    assert max(map(len, lines)) < 80
+    assert any(line.startswith("connect") and line.endswith("!") for line in lines)
+    assert "binance: steps between trace points" in lines
+
+
+def test_perfetto_has_a_track_a_stage_a_slice_a_step_and_a_flow_a_message() -> None:
+    made = list(perfetto.events(captured(count=2)))
+    tracks = {event["tid"]: event["args"]["name"] for event in made if event["name"] == "thread_name"}
+    assert list(tracks.values()) == ["lob-connect", "lob-parse", "lob-book", "lob-publish"]
+    slices = [event for event in made if event["ph"] == "X" and event["args"]["raw_seq"] == 2]
+    assert [(one["name"], one["tid"], one["ts"], one["dur"]) for one in slices] == [
+        ("connect", 1, 2.01, 0.0), ("parse", 2, 2.02, 0.01), ("book", 3, 2.04, 0.01), ("publish", 4, 2.06, 0.01)
+    ]  # fmt: skip
+    flow = [event for event in made if event.get("id") == "1.2"]
+    assert [event["ph"] for event in flow] == ["s", "t", "t", "f"]
+    assert [(event["tid"], event["ts"]) for event in flow] == [(one["tid"], one["ts"]) for one in slices]
+
+
+def test_the_page_is_whole_needs_nothing_from_elsewhere_and_escapes_names() -> None:
+    text = page(captured(name="<b>&"), captured())
+    assert text.count("<svg") == text.count("</svg>") == 3
+    assert "&lt;b&gt;&amp;" in text and "<b>" not in text
+    assert "http" not in text and "src=" not in text and "nan" not in text.replace("lob-trace", "").lower()
+    without = captured()
+    without = replace(without, pipelines={"x": replace(without.pipelines["binance"], events=events())})
+    assert "Trace points were off" in page(without)
+    assert page(Capture(0, 1.0, RATE, {"idle": Pipeline({}, events(), 0)})).count("<svg") == 0
+
+
+# -- screens ------------------------------------------------------------------------------------------------------
+
+
+def test_a_sparkline_shows_the_smallest_and_largest_and_holes() -> None:
+    assert sparkline([1.0, None, 8.0, 4.5]) == "▁ █▅"
+    assert sparkline([None, None]) == "  " and sparkline([3.0, 3.0]) == "▁▁"
+
+
+def test_books_are_shown_with_state_reason_and_age() -> None:
+    row = {
+        "symbol": "BTCUSDT", "state": "stale", "reason": "owner gone", "age_ms": 12.3, "bid": "1.5", "bid_qty": "2",
+        "ask": None, "ask_qty": None, "spread": None,
     }  # fmt: skip
-
-
-def test_stages_that_were_not_passed_have_no_row() -> None:
-    latency = Latency()
-    latency.add(headers((1000, 3000, 7000, 0)))
-    assert rows(latency) == {"connect": (1, 1.0), "parse": (1, 2.0), "book": (1, 4.0), END_TO_END: (1, 7.0)}
-
-
-def test_a_record_that_skipped_a_stage_counts_only_where_both_ends_are_known() -> None:
-    latency = Latency()
-    latency.add(headers((0, 0, 7000, 0), (1000, 0, 9000, 0)))
-    assert rows(latency) == {"connect": (1, 1.0), END_TO_END: (2, 9.0)}
-
-
-def test_records_of_no_message_and_repeated_snapshots_are_left_out_but_counted() -> None:
-    latency = Latency()
-    latency.add(headers((1, 1, 1, 1), origin_ns=0))
-    latency.add(headers((1, 1, 1, 1), flags=int(Flag.REFRESH)))
-    latency.add(headers((0, 0, 0, 0)))
-    assert latency.records == 3 and rows(latency) == {END_TO_END: (0, None)}
-    assert asdict(latency.rows()[0])["p50_us"] is None
-
-
-def test_stamps_at_the_end_of_their_range_are_counted() -> None:
-    latency = Latency()
-    latency.add(headers((1, 0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF)))
-    assert rows(latency)[END_TO_END] == (1, 0xFFFFFFFF / 1000)
-
-
-@given(st.lists(st.integers(1, 0xFFFFFFFF), min_size=1, max_size=300), st.sampled_from([0.5, 0.9, 0.99, 0.999]))
-def test_quantiles_are_those_of_a_sorted_list_but_for_the_width_of_a_bucket(
-    durations: list[int], quantile: float
-) -> None:
-    histogram = Histogram()
-    half = len(durations) // 2
-    histogram.add(np.array(durations[:half], np.int64))
-    histogram.add(np.array(durations[half:], np.int64))
-    exact = sorted(durations)[max(1, math.ceil(quantile * len(durations))) - 1]
-    found = histogram.quantile_ns(quantile)
-    assert found is not None and exact <= found <= exact * (1 + 1 / 128)
-    assert histogram.max_ns == max(durations) and histogram.count == len(durations)
-
-
-def test_headers_are_read_as_they_lie_in_the_ring() -> None:
-    made = headers((1, 2, 3, 4), (5, 6, 7, 8))
-    assert headers_of(made.tobytes()).tobytes() == made.tobytes()
+    lines = show.books("binance", [row])
+    assert lines[0] == "binance"
+    assert lines[2].split() == ["BTCUSDT", "stale", "(owner", "gone)", "12", "1.5", "2", "-", "-", "-"]
 
 
 # -- looks --------------------------------------------------------------------------------------------------------
@@ -137,17 +239,6 @@ def test_what_a_person_sees_is_under_80_wide_with_units_in_the_headings() -> Non
     ]  # fmt: skip
     assert lines[2].split() == ["raw", "spsc", "drop", "open", "25.0", "0", "0", "0", "7", "80"]
     assert any("connection 0 up, session 3, ping_ms 12.3, wss://x" in line for line in lines)
-
-
-def test_the_latency_table_is_aligned_and_says_when_it_is_a_sample() -> None:
-    latency = Latency()
-    latency.add(headers((1000, 3000, 7000, 4_000_000_000)))
-    table = [{"records": 1, "lost": 17, **asdict(one)} for one in latency.rows()]
-    lines = show.latency("/lob.binance.public", table, 1.0)
-    assert lines[0] == "/lob.binance.public: 1 records in 1.0 s"
-    assert "17 records were not seen" in lines[1]
-    assert lines[2].split() == ["STAGE", "COUNT", "P50_US", "P90_US", "P99_US", "P99.9_US", "MAX_US"]
-    assert max(map(len, lines)) < 80 and len({len(line) for line in lines[2:]}) == 1
 
 
 @pytest.mark.parametrize(

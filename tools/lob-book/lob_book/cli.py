@@ -11,6 +11,13 @@ from lob.options import EXIT_STATUS, Seconds, common, common_options, run_cli
 from lob_book.settings import Settings
 
 
+def in_a_folder(_context: click.Context, _option: click.Parameter, path: Path | None) -> Path | None:
+    """A summary is written after a day's work: a folder that is not there is said before it."""
+    if path is not None and not path.parent.is_dir():
+        raise click.BadParameter(f"there is no folder {path.parent}")
+    return path
+
+
 @click.command(
     context_settings={"max_content_width": 100},
     epilog=EXIT_STATUS
@@ -37,8 +44,7 @@ Examples:
     "refresh_s",
     type=Seconds(),
     default=10.0,
-    show_default="10s",
-    help="Repeat each book's full snapshot so often, for late readers; 0: never",
+    help="Repeat each book's full snapshot so often, for late readers; 0: never  [default: 10s]",
 )
 @click.option(
     "--board-depth",
@@ -59,6 +65,7 @@ Examples:
 @click.option(
     "--summary",
     type=click.Path(dir_okay=False, path_type=Path),
+    callback=in_a_folder,
     metavar="FILE",
     help="At the end write states, counts and best levels of all books as JSON",
 )

@@ -11,8 +11,9 @@ import orjson
 from lob._native import Board, BroadcastWriter, RequestQueue, SpscReader
 from lob.instruments import instrument_records
 from lob.records import RequestKind
-from lob.rings import InputRing, Kind, OutputRing, RingError, open_segment, read_manifest
+from lob.rings import InputRing, Kind, OutputRing, RingError, instance_of, open_segment, read_manifest
 from lob.stage import Stage
+from lob.trace import open_stage_trace
 from lob_book import _native
 from lob_book.settings import Settings
 from lob_book.summary import summary, totals
@@ -25,9 +26,9 @@ COMPLAIN_EVERY_S = 10.0
 
 # Counts of a book that somebody should hear of, and how to say them.
 TROUBLE = {
-    "gaps": "sequence gaps; asking for a snapshot",
-    "checksums_failed": "checksums that do not match; asking for a snapshot",
-    "crossed": "times crossed or locked; asking for a snapshot",
+    "gaps": "sequence gaps",
+    "checksums_failed": "checksums that do not match",
+    "crossed": "times crossed or locked",
     "out_of_range": "numbers that do not fit 64 bits at the new scale; book dropped",
     "oversize": "records larger than the book ring takes; give a larger --ring-bytes",
     "buffer_dropped": "diffs fell out of the full buffer while no snapshot came",
@@ -35,6 +36,7 @@ TROUBLE = {
     "levels_fallen": "levels beyond --depth fell off",
     "bad_records": "records that contradict themselves or an unannounced version",
 }
+CURED_BY_SNAPSHOT = ("gaps", "checksums_failed", "crossed")
 
 
 class BookStage:
@@ -43,12 +45,13 @@ class BookStage:
         self.settings = settings
         common = settings.common
         self.stage = stage = Stage(TOOL, common)
-        self.input: InputRing = stage.open_input(TOOL)
+        self.input: InputRing = stage.open_input(TOOL, after="lob-parse")
         before = inherited(common.output_ring)
         self.manifest: dict[str, Any] = {**self._from_input(), "instruments": before.get("instruments", [])}
         venue = str(self.manifest["venue"])
         # Nobody answers in a replay, and what comes "sometime" would make two runs differ: no requests, no clock.
         self.replays = self.manifest["source"] == "replay"
+        self._cure = "waiting for the recording's next snapshot" if self.replays else "asking for a snapshot"
         self.output: OutputRing = stage.open_output(
             "book",
             Kind.BROADCAST,
@@ -63,6 +66,8 @@ class BookStage:
             depth=settings.board_depth,
             manifest={"venue": venue, "source": self.manifest["source"]},
         )
+        if stage.mode != "print":
+            open_stage_trace(TOOL, instance_of(self.output.name), stage.say, _native.trace_to)
         self.books = _native.Books(
             depth=settings.depth,
             board_depth=Board(self.board.segment).depth,
@@ -92,6 +97,7 @@ class BookStage:
         budget_ms = PRINT_BUDGET_MS if stage.mode == "print" else BUDGET_MS
         while stage.running():
             self.pump.upstream_silent(stage.input_silent)
+            self.pump.wait_by(stage.wait)
             self.pump.run(budget_ms)
             self._tell_instruments()
             stage.pass_requests(self._ours)
@@ -115,7 +121,7 @@ class BookStage:
             Board(self.board.segment),
             None if self.replays else RequestQueue(self.input.segment),
             "records" if self.replays else "host",
-            self.settings.common.wait,
+            self.stage.wait,
         )
 
     def _restart(self, before: dict[str, Any]) -> None:
@@ -145,6 +151,7 @@ class BookStage:
         self._input_version = self.input.manifest_version
         manifest = self.input.manifest
         return {
+            "writer": TOOL,
             "venue": manifest.get("venue"),
             "source": manifest.get("source"),
             "policy": self.input.policy,
@@ -185,7 +192,8 @@ class BookStage:
                 fresh = book[name] - self._complained.get((book["id"], name), 0)
                 if fresh > 0:
                     self._complained[book["id"], name] = book[name]
-                    self.stage.say(f"{venue} {book['symbol']}: {fresh} {words}")
+                    then = f"; {self._cure}" if name in CURED_BY_SNAPSHOT else ""
+                    self.stage.say(f"{venue} {book['symbol']}: {fresh} {words}{then}")
         if self.books.holes > self._holes:
             self.stage.say(f"{self.input.name}: {self.books.holes - self._holes} holes; all books were dropped")
             self._holes = self.books.holes

@@ -9,12 +9,23 @@ from typing import Any, NoReturn
 import click
 
 from lob import venues
-from lob.options import EXIT_STATUS, ParamType, common, common_options, run_cli
+from lob.options import EXIT_STATUS, ParamType, Size, common, common_options, run_cli
 from lob.records import SYMBOL_MAX_BYTES
 from lob_connect import run
 from lob_connect.settings import Settings
 
-OWN_OPTIONS = ("speed", "record", "url", "rest_url", "depth", "streams_per_connection", "ca")
+OWN_OPTIONS = (
+    "speed",
+    "record",
+    "url",
+    "rest_url",
+    "depth",
+    "streams_per_connection",
+    "ca",
+    "transport",
+    "busy_poll",
+    "rcvbuf",
+)
 
 EXAMPLES = """\b
 Examples:
@@ -50,7 +61,7 @@ class Url(ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         scheme, mark, rest = str(value).partition("://")
         if scheme not in self._schemes or not mark or not rest:
-            self.fail(f"'{value}' is no URL that begins with {' or '.join(self._schemes)}://", param, ctx)
+            self.fail(f"'{value}' is no URL that begins with {':// or '.join(self._schemes)}://", param, ctx)
         return str(value)
 
 
@@ -75,13 +86,20 @@ class Url(ParamType):
 )
 @click.option("--url", type=Url("wss", "ws"), help="WebSocket address  [default: the venue's]")
 @click.option("--rest-url", type=Url("https", "http"), help="Address for REST requests  [default: the venue's]")
-@click.option("--depth", type=click.IntRange(0), help="Levels a side to ask for, 0 = all  [default: the venue's]")
+@click.option("--depth", type=click.IntRange(0), help="Levels a side to ask for  [default: the venue's]")
 @click.option(
     "--streams-per-connection", type=click.IntRange(1), help="Symbols on one connection  [default: the venue's]"
 )
 @click.option(
     "--ca", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Trust this CA (PEM) and no other"
 )
+@click.option(
+    "--transport",
+    type=click.Choice(["native", "websockets"]),
+    help="What reads the frames of the WebSocket  [default: native; the other is for comparison]",
+)
+@click.option("--busy-poll", is_flag=True, help="Poll the sockets without sleep; takes a core of its own")
+@click.option("--rcvbuf", type=Size(), help="Receive buffer of a socket, e.g. 4M  [default: the kernel tunes it]")
 @common_options(reads=False)
 def command(venue: str, symbols: tuple[str, ...], replay: tuple[Path, ...], **options: Any) -> int:
     """Receive the order-book feed of one VENUE, or play recordings of it, into a ring of raw messages.
@@ -118,6 +136,8 @@ def command(venue: str, symbols: tuple[str, ...], replay: tuple[Path, ...], **op
         raise click.UsageError("--speed goes with --replay")
     if settings.url and not settings.rest_url and loaded.snapshot == "rest":
         raise click.UsageError("--url without --rest-url: the snapshots would come from another host")
+    if settings.busy_poll and settings.transport == "websockets":
+        raise click.UsageError("--busy-poll goes with --transport native")
     return run.live(settings, loaded)
 
 
@@ -129,6 +149,9 @@ def _refuse_live_options(settings: Settings) -> None:
         "--depth": settings.depth,
         "--streams-per-connection": settings.streams_per_connection,
         "--ca": settings.ca,
+        "--transport": settings.transport,
+        "--busy-poll": settings.busy_poll or None,
+        "--rcvbuf": settings.rcvbuf,
     }
     for name, value in given.items():
         if value is not None:

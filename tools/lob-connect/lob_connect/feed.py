@@ -18,6 +18,7 @@ from lob_connect.requests import Request, Requests, Result
 from lob_connect.rest import Rest, RestError
 from lob_connect.session import NotConnected, Session, Terms
 from lob_connect.settings import Settings
+from lob_connect.socket import Transport
 
 METADATA_AGAIN_S = 60.0
 UP_WAIT_S = 10.0
@@ -33,7 +34,15 @@ class UnlistedSymbol(Exception):
 class Feed:
     """Everything between the network and the raw ring."""
 
-    def __init__(self, stage: Stage, raw: RawRing, venue: Venue, settings: Settings, context: ssl.SSLContext) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        raw: RawRing,
+        venue: Venue,
+        settings: Settings,
+        context: ssl.SSLContext,
+        transport: Transport,
+    ) -> None:
         self.sessions: list[Session] = []
         self._stage = stage
         self._raw = raw
@@ -42,7 +51,13 @@ class Feed:
         self._depth = venue.default_depth if settings.depth is None else settings.depth
         self._per_connection = settings.streams_per_connection or venue.limits.streams_per_connection
         self._terms = Terms(
-            venue, settings.url or venue.ws_url, self._depth, context, Budget(venue.limits.connect_per_min), stage.say
+            venue,
+            settings.url or venue.ws_url,
+            self._depth,
+            context,
+            Budget(venue.limits.connect_per_min),
+            stage.say,
+            transport,
         )
         self.rest = Rest(venue.limits.rest_weight_per_min, context, stage.say)
         self.requests = Requests(self, self._answer, self._spawn)
@@ -95,8 +110,8 @@ class Feed:
                 break
             self.requests.take(Request(*request))
         for session in self.sessions:
-            if session.broken is not None:
-                raise session.broken
+            if session.failure is not None:
+                raise session.failure
             session.tick()
         self._raw.tick()
         now = time.monotonic()

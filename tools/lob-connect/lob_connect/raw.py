@@ -10,15 +10,19 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lob import _native
 from lob.recording import Recorder
 from lob.records import NO_CONNECTION, Outcome, Reason, RecordType, RequestKind, Scope, build
 from lob.rings import OutputRing
 from lob.stage import Stage
+from lob_connect._native import FrameReader, RawSink
+
+if TYPE_CHECKING:
+    from lob_connect._native import FrameOwner
 
 RAW_FRAME, RAW_HTTP, RAW_SENT = int(RecordType.RAW_FRAME), int(RecordType.RAW_HTTP), int(RecordType.RAW_SENT)
 WRITTEN, FULL, OVERSIZE = 0, 1, 2
@@ -77,6 +81,8 @@ class RawRing:
         self._owed: deque[bytes | _Lost] = deque()
         self._lost: dict[int, _Lost] = {}  # those in _owed that may still grow, by connection
         self._room_bytes = self.writer.record_max_bytes // 2
+        self._sink = RawSink(writer, self._room_bytes)
+        self._sink.copies = recorder is not None
         self._say_oversize_s = 0.0
         self._inherited = {
             entry["id"]: int(entry.get("session", 0))
@@ -133,18 +139,41 @@ class RawRing:
 
     # -- data ---------------------------------------------------------------------------------------------------------
 
+    @property
+    def received(self) -> tuple[int, int]:
+        """(messages of the venue, their bytes), whichever way they came."""
+        return self.frames + self._sink.frames, self.bytes + self._sink.payload_bytes
+
     def frame(self, connection: Connection, recv_ns: int, origin_ns: int, payload: bytes) -> None:
         """A message of the venue."""
         self.frames += 1
         self.bytes += len(payload)
-        if not self._owed or self._pay():
+        if not self._owed or self.pay():
             result = self._write_raw(RAW_FRAME, connection.id, connection.session, recv_ns, origin_ns, b"", payload)
             if result:
                 self._not_written(result, RAW_FRAME, connection, recv_ns, b"", payload)
         else:
             self._drop(connection)
+        self.record(connection, recv_ns, payload)
+
+    def record(self, connection: Connection, recv_ns: int, payload: bytes) -> None:
+        """A message of the venue that is in the ring, or counted there as lost."""
         if self._recorder is not None:
             self._recorder.frame(recv_ns, connection.label, payload)
+
+    def frame_reader(
+        self,
+        connection: Connection,
+        owner: FrameOwner,
+        message_max_bytes: int,
+        mark_size_max: int,
+        marks: Sequence[str],
+    ) -> FrameReader:
+        """What reads the frames of the session that has just begun. Only for a ring that drops."""
+        assert not self.waits
+        return FrameReader(
+            owner, self._sink, connection.id, connection.session, message_max_bytes, mark_size_max, marks
+        )
 
     def sent(self, connection: Connection, recv_ns: int, url: str, text: str) -> None:
         """What we send on the connection. Called just before, so that it stands before the answer."""
@@ -159,7 +188,7 @@ class RawRing:
     def _data(
         self, kind: int, connection: Connection, recv_ns: int, origin_ns: int, url: bytes, payload: bytes
     ) -> None:
-        if not self._owed or self._pay():
+        if not self._owed or self.pay():
             result = self._write_raw(kind, connection.id, connection.session, recv_ns, origin_ns, url, payload)
             if result:
                 self._not_written(result, kind, connection, recv_ns, url, payload)
@@ -190,17 +219,21 @@ class RawRing:
                 raise Stopped
             if written():
                 return
-            self.writer.wait_free(size_bytes, self._stage.common.wait, WAIT_MS)
+            self.writer.wait_free(size_bytes, self._stage.wait, WAIT_MS)
 
     def _drop(self, connection: Connection) -> None:
         self.writer.drop()
-        self.drops += 1
+        self.dropped(connection, 1)
+
+    def dropped(self, connection: Connection, count: int) -> None:
+        """So many messages found no room, and their numbers in the ring are skipped."""
+        self.drops += count
         lost = self._lost.get(connection.id)
         if lost is not None and lost.session == connection.session:
-            lost.count += 1
+            lost.count += count
             return
-        lost = self._lost[connection.id] = _Lost(connection, connection.session, 1, Reason.LOST)
-        self._owed.append(lost)
+        lost = self._lost[connection.id] = _Lost(connection, connection.session, count, Reason.LOST)
+        self._owe(lost)
 
     # -- records that must arrive -------------------------------------------------------------------------------------
 
@@ -268,11 +301,15 @@ class RawRing:
         if self.waits:
             if not self.writer.write(record):
                 self.wait_until(lambda: self.writer.write(record), len(record))
-        elif (self._owed and not self._pay()) or not self.writer.write(record):
+        elif (self._owed and not self.pay()) or not self.writer.write(record):
             self._lost.clear()  # what is dropped from here on is told after this record
-            self._owed.append(record)
+            self._owe(record)
 
-    def _pay(self) -> bool:
+    def _owe(self, what: bytes | _Lost) -> None:
+        self._owed.append(what)
+        self._sink.owing = True
+
+    def pay(self) -> bool:
         """Write what is owed, in order; False if not all of it found room.
 
         Not before an eighth of the ring is free: else each gap that a small record fits into would get its own LOST
@@ -287,12 +324,13 @@ class RawRing:
             self._owed.popleft()
             if isinstance(first, _Lost) and self._lost.get(first.connection.id) is first:
                 del self._lost[first.connection.id]
+        self._sink.owing = False
         return True
 
     def tick(self) -> None:
         """Now and then, also without data."""
         if self._owed:
-            self._pay()
+            self.pay()
 
     def _note(self, label: str, ts_ns: int, fields: dict[str, Any], direction: str = "note") -> None:
         if self._recorder is not None:

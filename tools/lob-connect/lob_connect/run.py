@@ -11,14 +11,19 @@ from typing import Any
 
 import click
 
+from lob import _native as rings_native
 from lob.recording import Recorder, RecordingError
-from lob.rings import Kind, OutputRing, Policy
+from lob.rings import Kind, OutputRing, Policy, instance_of
 from lob.stage import Stage
+from lob.trace import open_stage_trace
 from lob.venues.venue import Venue
+from lob_connect import _native
 from lob_connect.feed import Feed, UnlistedSymbol
 from lob_connect.raw import MANIFEST_FORMAT, RawRing, Stopped
 from lob_connect.replay import Player
+from lob_connect.selector import FrameSelector
 from lob_connect.settings import Settings
+from lob_connect.socket import Transport
 
 RING_BYTES = 32 << 20
 TICK_S = 0.01
@@ -31,9 +36,11 @@ def live(settings: Settings, venue: Venue) -> int:
     stage = Stage("lob-connect", settings.common)
     ring = _open_ring(stage, venue, "live", "drop")
     raw = RawRing(stage, ring, recorder)
-    feed = Feed(stage, raw, venue, settings, context)
+    transport = _transport(settings)
+    feed = Feed(stage, raw, venue, settings, context, transport)
     try:
-        totals = asyncio.run(_run_feed(stage, raw, feed, recorder))
+        with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(transport.selector)) as runner:
+            totals = runner.run(_run_feed(stage, raw, feed, recorder))
     finally:
         if recorder is not None:
             recorder.close()
@@ -84,8 +91,9 @@ async def _run_feed(stage: Stage, raw: RawRing, feed: Feed, recorder: Recorder |
 
 
 def _totals(raw: RawRing, feed: Feed) -> str:
+    frames, size_bytes = raw.received
     return (
-        f"{raw.frames} frames, {raw.bytes} bytes, {raw.drops} dropped, {feed.reconnects} reconnects, "
+        f"{frames} frames, {size_bytes} bytes, {raw.drops} dropped, {feed.reconnects} reconnects, "
         f"{feed.requests.taken} requests, {feed.rest.requests} by REST"
     )
 
@@ -107,7 +115,7 @@ def replay(settings: Settings, venue: Venue) -> int:
                 stage.say(f"nothing of {venue.name} in {', '.join(map(str, settings.replay))}; it holds {urls}")
                 stage.exit_code = 1
         except RecordingError as error:
-            stage.say(str(error))
+            stage.say(f"{error}; the replay ends here" if error.line else str(error))
             stage.exit_code = 1
     player.take_requests()
     seconds = time.monotonic() - started
@@ -118,11 +126,20 @@ def replay(settings: Settings, venue: Venue) -> int:
 
 
 def _open_ring(stage: Stage, venue: Venue, source: str, policy: Policy) -> OutputRing:
-    manifest: dict[str, Any] = {"format": MANIFEST_FORMAT, "venue": venue.name, "source": source, "policy": policy}
-    manifest["connections"] = []
-    return stage.open_output(
+    manifest: dict[str, Any] = {"format": MANIFEST_FORMAT, "writer": "lob-connect", "venue": venue.name}
+    manifest |= {"source": source, "policy": policy, "connections": []}
+    ring = stage.open_output(
         "raw", Kind.SPSC, venue=venue.name, policy=policy, capacity_bytes=RING_BYTES, manifest=manifest
     )
+    if stage.mode != "print":
+        open_stage_trace(stage.tool, instance_of(ring.name), stage.say, rings_native.trace_to, _native.trace_to)
+    return ring
+
+
+def _transport(settings: Settings) -> Transport:
+    native = settings.transport != "websockets"
+    selector = FrameSelector(busy=settings.busy_poll) if native else None
+    return Transport(native, selector, settings.rcvbuf, settings.busy_poll)
 
 
 def _recorder(name: str) -> Recorder:

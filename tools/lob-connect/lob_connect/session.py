@@ -13,14 +13,16 @@ from dataclasses import dataclass
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from lob.venues.venue import Venue
+from lob_connect._native import FrameReader
 from lob_connect.backoff import Backoff, Budget
 from lob_connect.raw import Connection, RawRing
-from lob_connect.socket import Socket, open_socket
+from lob_connect.socket import Socket, Transport, open_socket
 
 # A message that wants our attention is short and holds one of these; venue.control then reads it. Data pay three
 # searches in at most 512 bytes (0.1 us), and nothing if they are longer.
 ATTENTION_MAX_BYTES = 512
-ERROR_MARK, CODE_MARK, SHUTDOWN_MARK = b'"error"', b'"code":', b"serverShutdown"
+MARKS = ('"error"', '"code":', "serverShutdown")
+ERROR_MARK, CODE_MARK, SHUTDOWN_MARK = (mark.encode() for mark in MARKS)
 
 
 class NotConnected(Exception):
@@ -37,6 +39,7 @@ class Terms:
     context: ssl.SSLContext | None
     connects: Budget
     say: Callable[[str], None]
+    transport: Transport
 
 
 class Session:
@@ -46,7 +49,7 @@ class Session:
         self.connection = connection
         self.up = asyncio.Event()
         self.reconnects = 0
-        self.broken: Exception | None = None
+        self.failure: Exception | None = None
         self.on_subscribed: Callable[[Session], None] | None = None
         self._terms = terms
         self._venue = terms.venue
@@ -54,6 +57,7 @@ class Session:
         self._frame = raw.frame
         self._backoff = Backoff(random.random)
         self._socket: Socket | None = None
+        self._reader: FrameReader | None = None
         self._url = ""
         self._why = ""
         self._planned = False
@@ -65,11 +69,13 @@ class Session:
         self._opened_s = 0.0
         self._age_limit_s = 0.0
         self._next_keep_alive_s = 0.0
+        # What the ring takes we take, too: then --ring-bytes is the one thing to turn.
+        self._message_max_bytes = max(self._venue.max_frame_bytes, raw.writer.record_max_bytes)
         self._tasks: set[asyncio.Task[None]] = set()
 
     # -- what comes in (socket.Receiver) ------------------------------------------------------------------------------
 
-    def opened(self, recv_ns: int) -> None:
+    def opened(self, recv_ns: int, socket: Socket) -> FrameReader | None:
         now = time.monotonic()
         self.reconnects += self._opened_s > 0
         self._opened_s, self._last_frame_ns = now, time.monotonic_ns()
@@ -77,14 +83,35 @@ class Session:
         self._age_limit_s = now + self._venue.max_age_s * random.uniform(0.95, 1.0)
         self._next_keep_alive_s = now + self._venue.ping_interval_s
         self._raw.link_up(self.connection, self._url, recv_ns)
+        if self._terms.transport.native:
+            self._reader = self._raw.frame_reader(
+                self.connection, socket, self._message_max_bytes, ATTENTION_MAX_BYTES, MARKS
+            )
+        return self._reader
 
     def received(self, recv_ns: int, origin_ns: int, payload: bytes) -> None:
         try:
             self._frame(self.connection, recv_ns, origin_ns, payload)
         except Exception as error:
-            self.broken = error  # a corrupt ring; the protocol would take it for its own trouble
+            self.failure = error  # a corrupt ring; the protocol would take it for its own trouble
             raise
         self._last_frame_ns = origin_ns
+        self._look(payload)
+
+    def noted(self, recv_ns: int, payload: bytes) -> None:
+        self._raw.record(self.connection, recv_ns, payload)
+        self._look(payload)
+
+    def lost(self, count: int) -> None:
+        self._raw.dropped(self.connection, count)
+
+    def pay(self) -> bool:
+        return self._raw.pay()
+
+    def broken(self, error: Exception) -> None:
+        self.failure = error
+
+    def _look(self, payload: bytes) -> None:
         if len(payload) < ATTENTION_MAX_BYTES and (
             ERROR_MARK in payload or CODE_MARK in payload or SHUTDOWN_MARK in payload
         ):
@@ -94,6 +121,7 @@ class Session:
         self._raw.too_large(self.connection, time.time_ns(), sentence, received=False)
 
     def closed(self, recv_ns: int) -> None:
+        self._reader = None
         self._raw.link_down(self.connection, self._url, recv_ns)
 
     def _attend(self, payload: bytes) -> None:
@@ -174,9 +202,9 @@ class Session:
                 self,
                 context=self._terms.context,
                 compression=venue.compression,
-                # What the ring takes we take, too: then --ring-bytes is the one thing to turn.
-                max_message_bytes=max(venue.max_frame_bytes, self._raw.writer.record_max_bytes),
+                max_message_bytes=self._message_max_bytes,
                 ping_interval_s=venue.ping_interval_s,
+                transport=self._terms.transport,
             )
         except (OSError, EOFError, WebSocketException) as error:
             self._why = f"cannot connect to {self._url}: {sentence_of(error)}"
@@ -212,6 +240,8 @@ class Session:
             return
         self.connection.ping_ms = round(socket.latency * 1000, 3) if socket.latency else None
         now = time.monotonic()
+        if self._reader is not None:
+            self._last_frame_ns = max(self._last_frame_ns, self._reader.last_ns)
         if self.connection.symbols and now - self._last_frame_ns / 1e9 > self._venue.silence_s:
             self.reconnect(f"no message for {self._venue.silence_s:.0f} s", planned=False)
         elif now > self._age_limit_s:

@@ -22,4 +22,7 @@ class Settings:
     depth: int | None
     streams_per_connection: int | None
     ca: Path | None
+    transport: str | None  # native, websockets
+    busy_poll: bool
+    rcvbuf: int | None  # bytes; None: the kernel tunes it
     common: Common

@@ -2,13 +2,14 @@
 
 from typing import Any
 
-from lob._native import SpscReader, SpscWriter
+from lob._native import SpscReader, SpscWriter, Trace
 from lob.venues.shape import Shape
 from lob_parse.hooks import VenueHooks
 
 NESTING_MAX: int
 NUMBER_MAX_CHARS: int
 
+def trace_to(trace: Trace | None) -> None: ...
 def decimal(text: bytes) -> tuple[int, int]: ...
 def rescale(mantissa: int, decimals: int, scale: int) -> int | str: ...
 

@@ -9,8 +9,10 @@ from lob import venues
 from lob._native import SpscReader, SpscWriter
 from lob.options import Common
 from lob.records import BookState, Reason
-from lob.rings import InputRing, Kind, OutputRing, RingError, WrongLayout, open_segment, read_manifest
+from lob.rings import InputRing, Kind, OutputRing, RingError, WrongLayout, instance_of, open_segment, read_manifest
 from lob.stage import Stage
+from lob.trace import open_stage_trace
+from lob_parse import _native
 from lob_parse.parser import parser_of, restore
 
 TOOL = "lob-parse"
@@ -56,7 +58,7 @@ class ParseStage:
     def __init__(self, common: Common) -> None:
         """Attaches to the input and makes the output. Raises RingError kinds."""
         self.stage = stage = Stage(TOOL, common)
-        self.input: InputRing = stage.open_input(TOOL)
+        self.input: InputRing = stage.open_input(TOOL, after="lob-connect")
         raw = self._raw_manifest()
         try:
             self.venue = venues.load(str(raw.get("venue", "")))
@@ -73,6 +75,8 @@ class ParseStage:
             capacity_bytes=EVENT_RING_BYTES,
             manifest=self.manifest,
         )
+        if stage.mode != "print":
+            open_stage_trace(TOOL, instance_of(self.output.name), stage.say, _native.trace_to)
         self._take_over(before)
         self._complaints = Complaints()
         self._was_silent = False
@@ -93,7 +97,7 @@ class ParseStage:
     def run(self) -> int:
         """Until the input ends or somebody stops us; the exit code."""
         while self.stage.running():
-            self.parser.run(self.reader, self.writer, self.stage.common.wait, BUDGET_MS, BUDGET_MS // 2)
+            self.parser.run(self.reader, self.writer, self.stage.wait, BUDGET_MS, BUDGET_MS)
             if self.input.manifest_version != self._raw_version:
                 self._write_manifest(self._from_raw(self._raw_manifest()))
             self.stage.pass_requests()
@@ -134,6 +138,7 @@ class ParseStage:
 
     def _from_raw(self, raw: dict[str, Any]) -> dict[str, Any]:
         return {
+            "writer": TOOL,
             "venue": raw.get("venue"),
             "source": raw.get("source"),
             "policy": self.input.policy,

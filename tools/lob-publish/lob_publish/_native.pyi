@@ -2,7 +2,9 @@
 
 from typing import Literal
 
-from lob._native import BroadcastReader, BroadcastWriter
+from lob._native import BroadcastReader, BroadcastWriter, Trace
+
+def trace_to(trace: Trace | None) -> None: ...
 
 class Pump:
     def __init__(self, reader: BroadcastReader) -> None: ...

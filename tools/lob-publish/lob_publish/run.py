@@ -12,13 +12,14 @@ from lob.instruments import instrument_records
 from lob.records import BookState, Reason, RecordType, RequestKind, build
 from lob.rings import InputRing, RingError, instance_of
 from lob.stage import Stage
-from lob_publish._native import Pump
+from lob.trace import open_stage_trace
+from lob_publish._native import Pump, trace_to
 from lob_publish.settings import Settings
 from lob_publish.sinks import Place, ReaderLeft, Sink, SinkFailed, make_sinks
 
 TOOL = "lob-publish"
 WHO = "publish"  # our name in the book ring: a successor goes on where we stood
-TURN_MS = 20
+TURN_MS = 50
 TICK_S = 0.02
 DRAIN_PATIENCE_S = 10.0
 STOP_PATIENCE_S = 1.0  # with --in: what a blocked sink has not is kept upstream for our successor
@@ -67,6 +68,7 @@ class Publisher:
         if common.input_ring is None:
             self._open_sinks(common.instance or instance_of(source.name), named=False)
         self._source = source
+        open_stage_trace(TOOL, common.instance or instance_of(source.name), stage.say, trace_to)
         self._pump = pump = Pump(source.reader)
         facts = source.segment.facts()
         resumed = source.reader.seq != 0 or facts["tail"] - facts["first_position"] > facts["capacity_bytes"]
@@ -140,7 +142,7 @@ class Publisher:
 
     def _pump_once(self) -> None:
         try:
-            turn = self._pump.run(self._settings.common.wait, TURN_MS)
+            turn = self._pump.run(self._stage.wait, TURN_MS)
         except (_native.CorruptRing, ValueError) as error:
             raise RingError(f"{self._source.name}: {error}; restart lob-book") from None
         text, lines = self._pump.take_text()

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from lob.rings import NAME, SHM, WRITER_ROLE, ForeignOwner, instance_of, list_rings, role_held, unlink_if_idle
+from lob.trace import list_traces
 
 # lob.rings.hidden_name: what its maker had not finished.
 HIDDEN = re.compile(r"\.(?P<ring>lob\.[A-Za-z0-9_-]+\.[a-z0-9-]+)(\.lock)?\.\d+\.[0-9a-f]{8}")
@@ -13,7 +14,7 @@ HIDDEN = re.compile(r"\.(?P<ring>lob\.[A-Za-z0-9_-]+\.[a-z0-9-]+)(\.lock)?\.\d+\
 
 @dataclass(frozen=True)
 class Left:
-    """One thing to remove: a ring or board with its lock file, a lock file alone, or a half-made segment."""
+    """One thing to remove: a ring, board or trace with its lock file, a lock file alone, or a half-made segment."""
 
     name: str  # of the ring, or of the half-made file
     what: str
@@ -22,17 +23,23 @@ class Left:
 @dataclass(frozen=True)
 class Found:
     left: list[Left]
-    kept: list[str]  # names of rings that somebody holds
-    foreign: list[str]  # names of rings that belong to another user
+    kept: list[str]  # names of what somebody holds
+    foreign: list[str]  # names of what belongs to another user
 
 
 def find(instance: str | None) -> Found:
     """Everything of one instance, or of all."""
     rings = list_rings(instance)
     locks = [f"/{path.name.removesuffix('.lock')}" for path in sorted(SHM.glob("lob.*.lock"))]
-    alone = [n for n in locks if NAME.fullmatch(n) and n not in rings and instance in (None, instance_of(n))]
+    traces = list_traces(instance)
+    known = {*rings, *traces}
+    alone = [n for n in locks if NAME.fullmatch(n) and n not in known and instance in (None, instance_of(n))]
     found = Found([], [], [])
-    for name, what in [*((name, "ring") for name in rings), *((name, "lock file") for name in alone)]:
+    for name, what in [
+        *((name, "ring") for name in rings),
+        *((name, "trace") for name in traces),
+        *((name, "lock file") for name in alone),
+    ]:
         try:
             if role_held(name):
                 found.kept.append(name)

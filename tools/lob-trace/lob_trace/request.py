@@ -1,4 +1,4 @@
-"""Posts a request that travels upstream, as lob-book does. The one verb beside `clean` that writes."""
+"""Posts a request that travels upstream, as lob-book does. Writes: into the queue of the raw ring."""
 
 from __future__ import annotations
 

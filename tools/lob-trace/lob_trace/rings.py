@@ -63,7 +63,7 @@ def look_twice(instance: str | None, apart_s: float) -> tuple[list[dict[str, Any
     """(a row for each ring that was there both times, a sentence for each that cannot be read)."""
     first: dict[str, Look] = {}
     sentences = []
-    for name in sorted(list_rings(instance), key=_place):
+    for name in sorted(list_rings(instance), key=place):
         try:
             first[name] = look(name)
         except NoRing:
@@ -80,7 +80,7 @@ def look_twice(instance: str | None, apart_s: float) -> tuple[list[dict[str, Any
     return rows, sentences
 
 
-def _place(name: str) -> tuple[str, int, str]:
+def place(name: str) -> tuple[str, int, str]:
     """Instances by name, their rings in the order a message passes them."""
     instance, what = instance_of(name), name.rsplit(".", 1)[1]
     return instance, ORDER.index(what) if what in ORDER else len(ORDER), what

@@ -74,17 +74,46 @@ def _details(row: dict[str, Any]) -> list[str]:
     return lines
 
 
-def latency(ring: str, rows: list[dict[str, Any]], seconds: float) -> list[str]:
-    """A heading for the ring, then a line a stage."""
-    records, lost = rows[0]["records"], rows[0]["lost"]
-    head = f"{ring}: {records} records in {seconds:.1f} s"
-    lines = [head]
-    if lost:
-        lines.append(f"  overtaken by the writer: {lost} records were not seen; what follows is a sample")
-    headings = ["STAGE", "COUNT", "P50_US", "P90_US", "P99_US", "P99.9_US", "MAX_US"]
-    keys = ("p50_us", "p90_us", "p99_us", "p99_9_us", "max_us")
-    cells = [[row["stage"], str(row["count"]), *(_us(row[key]) for key in keys)] for row in rows]
-    return lines + table(headings, cells)
+LATENCY_HEADINGS = ["STAGE", "COUNT", "P50_US", "P90_US", "P99_US", "P99.9_US", "MAX_US"]
+LATENCY_KEYS = ("p50_us", "p90_us", "p99_us", "p99_9_us", "max_us")
+
+
+def latency(instance: str, rows: list[dict[str, Any]], seconds: float) -> list[str]:
+    """A heading for the instance, then a line a stage."""
+    cells = [[row["stage"], str(row["count"]), *(_us(row[key]) for key in LATENCY_KEYS)] for row in rows]
+    return [f"{instance}: {seconds:.1f} s", *table(LATENCY_HEADINGS, cells)]
+
+
+def report(rows: list[dict[str, Any]]) -> list[str]:
+    """A block an instance and source of figures; with a baseline the ratios to it, `!` where that is a regression."""
+    lines: list[str] = []
+    for (instance, of), group in groupby(rows, key=lambda row: (row["instance"], row["of"])):
+        block = list(group)
+        if lines:
+            lines.append("")
+        lines.append(f"{instance}: " + ("latency by stage" if of == "stamps" else "steps between trace points"))
+        compared = "p50_ratio" in block[0]
+        headings = [*LATENCY_HEADINGS, *(["P50_X", "P99_X", ""] if compared else [])]
+        cells = []
+        for row in block:
+            cells.append([row["stage"], str(row["count"]), *(_us(row[key]) for key in LATENCY_KEYS)])
+            if compared:
+                ratios = (row["p50_ratio"], row["p99_ratio"])
+                cells[-1] += [MISSING if ratio is None else f"{ratio:.2f}" for ratio in ratios]
+                cells[-1].append("!" if row["regression"] else "")
+        lines += table(headings, cells)
+    return lines
+
+
+def books(instance: str, rows: list[dict[str, Any]]) -> list[str]:
+    """A line a book."""
+    headings = ["BOOK", "STATE", "AGE_MS", "BID", "BID_QTY", "ASK", "ASK_QTY", "SPREAD"]
+    keys = ("bid", "bid_qty", "ask", "ask_qty", "spread")
+    cells = []
+    for row in rows:
+        state = row["state"] if row["reason"] is None else f"{row['state']} ({row['reason']})"
+        cells.append([row["symbol"], state, _short(row["age_ms"]), *(row[key] or MISSING for key in keys)])
+    return [instance, *table(headings, cells, left=2)]
 
 
 def _us(value: float | None) -> str:
