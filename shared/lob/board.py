@@ -60,7 +60,7 @@ class Top:
     asks: npt.NDArray[np.void]
     price_scale: int
     qty_scale: int
-    last_seq: int  # the venue's number of the book
+    last_seq: int  # the venue's number of the newest update that changed one of the board's levels
     ring_seq: int  # the book-ring record that this reflects
     updates: int
     version: int

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import trustme
@@ -20,6 +20,7 @@ from exchange.running import Running, running
 from lob import recording, records, rings
 from lob.records import Outcome, Reason, Record, RecordType, RequestKind
 from lob.rings import Descriptor, InputRing, RingState
+from lob.trace import list_traces
 from pipeline import BIN, data_folder, unique_instance, wait_for
 
 DEADLINE_S = 15.0
@@ -28,6 +29,8 @@ DATA = data_folder()
 
 class Connect:
     """A running lob-connect and, in this process, the reader of its ring. Ended by its pid, its rings removed."""
+
+    LIVE: ClassVar[list[str]] = []  # further options of what is no replay
 
     def __init__(self, *arguments: str, named: bool = False) -> None:
         self.instance = unique_instance("connect")
@@ -39,6 +42,8 @@ class Connect:
 
     def start(self) -> None:
         command = [str(BIN / "lob-connect"), *self.arguments, "--instance", self.instance]
+        if "--replay" not in self.arguments:
+            command += self.LIVE
         if self.named:
             command += ["--out", self.named]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -116,7 +121,7 @@ class Connect:
             self.process.stdout.close()
         if self.reader is not None:
             self.reader.close()
-        for name in rings.list_rings(self.instance):
+        for name in [*rings.list_rings(self.instance), *list_traces(self.instance)]:
             rings.unlink(name)
 
 
@@ -135,11 +140,12 @@ def shared_venue() -> Iterator[Running]:
         yield started
 
 
-@pytest.fixture
-def venue(shared_venue: Running) -> Running:
-    """The simulated venue, well-behaved again."""
+@pytest.fixture(params=["native", "websockets"])
+def venue(shared_venue: Running, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Running:
+    """The simulated venue, well-behaved again; what connects to it does so by the one transport or the other."""
     shared_venue.get("control/clear")
     shared_venue.get("control/rate", rate=50)
+    monkeypatch.setattr(Connect, "LIVE", ["--transport", request.param])
     return shared_venue
 
 
@@ -375,10 +381,13 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return paths
 
 
-def test_tls_is_verified_and_a_foreign_ca_refused_for_socket_and_rest(certificates: dict[str, Path]) -> None:
+@pytest.mark.parametrize("transport", ["native", "websockets"])
+def test_tls_is_verified_and_a_foreign_ca_refused_for_socket_and_rest(
+    certificates: dict[str, Path], transport: str
+) -> None:
     context = f"{certificates['cert']},{certificates['key']}"
     with tls_venue(context) as (ws, rest):
-        base = ["binance", "BTCUSDT", "--url", ws, "--rest-url", rest]
+        base = ["binance", "BTCUSDT", "--url", ws, "--rest-url", rest, "--transport", transport]
         with connect(*base, "--ca", str(certificates["ca"])) as tool:
             tool.until(diffs, "a diff over TLS")
             assert tool.of(RecordType.RAW_HTTP)
@@ -387,6 +396,16 @@ def test_tls_is_verified_and_a_foreign_ca_refused_for_socket_and_rest(certificat
             wait_for(lambda: "next attempt" in tool.stderr, DEADLINE_S, "a refusal")
             assert tool.stderr.count("its certificate is not trusted") >= 2
             assert tool.read() == []
+
+
+def test_busy_poll_and_receive_buffer_change_nothing_that_arrives(venue: Running) -> None:
+    if Connect.LIVE[1] == "websockets":
+        pytest.skip("--busy-poll goes with --transport native")
+    with connect(*binance(venue, "BTCUSDT"), "--busy-poll", "--rcvbuf", "1M") as tool:
+        tool.until(lambda found: len(diffs(found)) > 5, "some diffs")
+        tool.process.send_signal(signal.SIGTERM)
+        assert tool.drain() == 0
+        assert links(tool.found) == [(1, 1), (1, 0)]
 
 
 @contextlib.contextmanager
@@ -482,7 +501,7 @@ def test_corrupt_recording_is_one_sentence_with_file_and_line_and_1(tmp_path: Pa
     path.write_text(path.read_text() + "garbage\n")
     done = run("binance", "--replay", str(path))
     assert done.returncode == 1
-    assert done.stderr.splitlines()[0] == f"lob-connect: {path}:2: no JSON"
+    assert done.stderr.splitlines()[0] == f"lob-connect: {path}:2: no JSON; the replay ends here"
     assert done.stdout.count("raw_frame") == 1
     assert "Traceback" not in done.stderr
 

@@ -24,6 +24,7 @@ from lob import _native
 from lob.instruments import entry
 from lob.records import BookState, Flag, Reason, RecordType, parse
 from lob.rings import Descriptor, Kind, OutputRing, RingState, list_rings, unlink
+from lob.trace import list_traces
 
 COMMAND = [sys.executable, "-m", "lob_publish"]
 
@@ -33,7 +34,7 @@ def instance() -> Iterator[str]:
     name = unique_instance()
     yield name
     left = list_rings(name)
-    for ring in left:
+    for ring in [*left, *list_traces(name)]:
         unlink(ring)
 
 

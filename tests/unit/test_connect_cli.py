@@ -34,6 +34,10 @@ def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
         (["binance", "A", "--ca", "/no/such/ca.pem"], "/no/such/ca.pem"),
         (["binance", "A", "--streams-per-connection", "0"], "--streams-per-connection"),
         (["binance", "A" * 64], "is no symbol"),
+        (["binance", "A", "--transport", "pigeon"], "--transport"),
+        (["binance", "A", "--transport", "websockets", "--busy-poll"], "--busy-poll goes with --transport native"),
+        (["binance", "A", "--rcvbuf", "5"], "--rcvbuf"),
+        (["binance", "--replay", "x", "--busy-poll"], "--busy-poll is of no use with --replay"),
         (["binance", "A", "--bogus"], "--bogus"),
     ],
 )

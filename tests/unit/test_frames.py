@@ -1,0 +1,573 @@
+"""native/frames.hpp and socket.py: whatever the frames and however they are cut, the same as `websockets` alone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from websockets.client import ClientProtocol
+from websockets.exceptions import ProtocolError
+from websockets.extensions.permessage_deflate import PerMessageDeflate
+from websockets.frames import Frame, Opcode
+from websockets.protocol import OPEN
+from websockets.uri import parse_uri
+
+from lob import records
+from lob._native import SpscWriter
+from lob.rings import InputRing, Kind, OutputRing, RingState
+from lob_connect._native import FrameReader, RawSink
+from lob_connect.socket import Socket, Transport
+
+LIMIT = 70_000
+URI = parse_uri("ws://localhost/")
+
+
+class Ring:
+    """A raw ring and its reader."""
+
+    def __init__(self, capacity_bytes: int = 1 << 20) -> None:
+        name = f"/lob.frames-{os.getpid()}-{secrets.token_hex(3)}.raw"
+        self.ring = OutputRing(name, Kind.SPSC, policy="drop", capacity_bytes=capacity_bytes)
+        assert isinstance(self.ring.writer, SpscWriter)
+        self.writer = self.ring.writer
+        self.reader = InputRing(name, "test")
+
+    def read(self) -> list[records.Record]:
+        found = []
+        while (record := self.reader.reader.read()) is not None:
+            found.append(records.parse(record))
+        return found
+
+    def close(self) -> None:
+        self.reader.close()
+        self.ring.close(RingState.CLOSED, remove=True)
+
+
+@pytest.fixture(scope="module")
+def ring() -> Iterator[Ring]:
+    made = Ring()
+    yield made
+    made.close()
+
+
+def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0, mask: bool = False) -> bytes:
+    """Any frame, also one that must not be."""
+    size = len(payload)
+    short = size if size < 126 else 126 if size < 1 << 16 else 127
+    extended = b"" if size < 126 else size.to_bytes(2 if short == 126 else 8, "big")
+    head = bytes([fin << 7 | rsv << 4 | opcode, mask << 7 | short]) + extended
+    return head + b"\0\0\0\0" * mask + payload
+
+
+TEXT, BINARY, CONT, CLOSE, PING, PONG = 1, 2, 0, 8, 9, 10
+
+
+def close_frame(code: int, reason: bytes = b"") -> bytes:
+    return frame(CLOSE, struct.pack("!H", code) + reason)
+
+
+class Outcome:
+    """What came of a stream of bytes: messages, what was answered, how it ended."""
+
+    def __init__(self, messages: list[bytes], protocol: ClientProtocol, sent: bytes) -> None:
+        self.messages = messages
+        self.close_sent = protocol.close_sent and (protocol.close_sent.code, protocol.close_sent.reason)
+        self.close_received = protocol.close_rcvd and (protocol.close_rcvd.code, protocol.close_rcvd.reason)
+        self.answers = frames_of(sent)
+
+    def facts(self) -> tuple[Any, ...]:
+        return self.messages, self.answers, self.close_sent, self.close_received
+
+
+def frames_of(sent: bytes) -> list[tuple[int, bytes]]:
+    """(opcode, payload) of the frames that a client sent, its masks taken off."""
+    found = []
+    while sent:
+        size, mask, payload = sent[1] & 0x7F, sent[2:6], sent[6 : 6 + (sent[1] & 0x7F)]
+        assert sent[1] & 0x80
+        assert size < 126
+        found.append((sent[0] & 15, bytes(byte ^ mask[i % 4] for i, byte in enumerate(payload))))
+        sent = sent[6 + size :]
+    return found
+
+
+def by_websockets(stream: bytes, deflate: bool = False) -> Outcome:
+    """The reference: the Sans-I/O protocol byte by byte, its messages made as its `recv` makes them."""
+    protocol = ClientProtocol(URI, state=OPEN, max_size=LIMIT)
+    if deflate:
+        protocol.extensions = [PerMessageDeflate(False, False, 15, 15)]
+    messages, parts, sent = [], [], b""
+    for at in range(len(stream)):
+        protocol.receive_data(stream[at : at + 1])
+        for event in protocol.events_received():
+            assert isinstance(event, Frame)
+            if event.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+                parts.append(event)
+                if event.fin:
+                    message = b"".join(part.data for part in parts)
+                    is_text, parts = parts[0].opcode is Opcode.TEXT, []
+                    try:
+                        if is_text:
+                            message.decode()
+                        messages.append(message)
+                    except UnicodeDecodeError as error:
+                        protocol.fail(1007, f"{error.reason} at position {error.start}")
+        sent += b"".join(protocol.data_to_send())
+    return Outcome(messages, protocol, sent)
+
+
+class Wire(asyncio.Transport):
+    """A transport that keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent = b""
+
+    def write(self, data: Any) -> None:
+        self.sent += bytes(data)
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
+    def abort(self) -> None: ...
+
+
+class Receiver:
+    """A session's part: all messages end up in the ring, by the one way or the other."""
+
+    def __init__(self, ring: Ring, native: bool) -> None:
+        self._ring, self._native = ring, native
+        self.sink = RawSink(ring.writer, 0)
+        self.noted_payloads: list[bytes] = []
+        self.natively = 0
+
+    def opened(self, recv_ns: int, socket: Socket) -> FrameReader | None:
+        return FrameReader(socket, self.sink, 0, 1, LIMIT, 50, ("mark",)) if self._native else None
+
+    def received(self, recv_ns: int, origin_ns: int, payload: bytes) -> None:
+        assert self._ring.writer.write_raw(int(records.RecordType.RAW_FRAME), 0, 1, 1, 1, b"", payload) == 0
+
+    def noted(self, recv_ns: int, payload: bytes) -> None:
+        self.noted_payloads.append(payload)
+
+    def lost(self, count: int) -> None:
+        raise AssertionError("the ring is large enough")
+
+    def pay(self) -> bool:
+        return True
+
+    def broken(self, error: Exception) -> None:
+        raise error
+
+    def too_large(self, sentence: str) -> None: ...
+    def closed(self, recv_ns: int) -> None: ...
+
+
+@contextmanager
+def running_loop() -> Iterator[None]:
+    """websockets' connection asks for the running loop when it is made; nothing here ever runs on it."""
+    loop = asyncio.new_event_loop()
+    asyncio._set_running_loop(loop)
+    try:
+        yield
+    finally:
+        asyncio._set_running_loop(None)
+        loop.close()
+
+
+def by_us(
+    ring: Ring, pieces: Sequence[bytes], *, native: bool = True, deflate: bool = False
+) -> tuple[Outcome, Receiver]:
+    protocol = ClientProtocol(URI, state=OPEN, max_size=LIMIT)
+    if deflate:
+        protocol.extensions = [PerMessageDeflate(False, False, 15, 15)]
+    receiver = Receiver(ring, native)
+    wire = Wire()
+    with running_loop():
+        socket = Socket(protocol, receiver, Transport(native=native), ping_interval=None)
+        socket.response = object()  # type: ignore[assignment]  # the handshake is over
+        super(Socket, socket).connection_made(wire)
+        socket._reader = receiver.opened(1, socket)
+        for piece in pieces:
+            socket.data_received(piece)
+    messages = [record.text for record in ring.read()]
+    return Outcome(messages, protocol, wire.sent), receiver
+
+
+def check(ring: Ring, stream: bytes, cuts: Sequence[int] = (), *, deflate: bool = False) -> Outcome:
+    """Both transports against the reference; the outcome."""
+    places = sorted({cut % (len(stream) + 1) for cut in cuts} | {0, len(stream)})
+    pieces = [stream[a:b] for a, b in pairwise(places)]
+    expected = by_websockets(stream, deflate)
+    for native in (True, False):
+        found, _ = by_us(ring, pieces, native=native, deflate=deflate)
+        assert found.facts() == expected.facts(), f"native={native}"
+    return expected
+
+
+# -- any mix, any cut --------------------------------------------------------------------------------------------------
+
+PAYLOADS = st.one_of(
+    st.binary(max_size=200),
+    st.text(max_size=100).map(str.encode),
+    st.sampled_from(
+        [b"", b"x" * 125, b"x" * 126, b"y" * 65535, b"z" * 65536, b"w" * (LIMIT + 1), b"\xc3", b"\xed\xa0\x80"]
+    ),
+)
+FRAMES = st.one_of(
+    st.builds(lambda text: frame(TEXT, text.encode()), st.text(max_size=150)),
+    st.builds(lambda data: frame(BINARY, data), st.binary(max_size=150)),
+    st.builds(lambda data: frame(BINARY, data * 600), st.binary(max_size=100)),
+    st.builds(
+        lambda opcode, parts: b"".join(
+            frame(opcode if i == 0 else CONT, part, fin=i == len(parts) - 1) for i, part in enumerate(parts)
+        ),
+        st.sampled_from([TEXT, BINARY]),
+        st.lists(st.text(max_size=20).map(str.encode), min_size=2, max_size=4),
+    ),
+    st.builds(lambda data: frame(PING, data), st.binary(max_size=125)),
+    st.builds(lambda data: frame(PONG, data), st.binary(max_size=125)),
+)
+# These may end the connection, so they are rarer.
+ODD = st.one_of(
+    st.builds(
+        frame,
+        st.integers(0, 15),
+        PAYLOADS,
+        fin=st.booleans(),
+        rsv=st.integers(0, 7),
+        mask=st.sampled_from([False] * 3 + [True]),
+    ),
+    st.builds(frame, st.sampled_from([TEXT, BINARY, CONT]), PAYLOADS, fin=st.booleans()),
+    st.builds(close_frame, st.integers(0, 5100), st.binary(max_size=20)),
+    st.binary(max_size=20),
+)
+
+
+@settings(max_examples=250, deadline=None)
+@given(
+    st.lists(FRAMES, max_size=12),
+    st.lists(st.one_of(FRAMES, ODD), max_size=6),
+    st.lists(st.integers(0, 1 << 20), max_size=12),
+)
+def test_any_mix_of_frames_however_cut_gives_the_messages_answers_and_close_of_websockets(
+    ring: Ring, good: list[bytes], mixed: list[bytes], cuts: list[int]
+) -> None:
+    check(ring, b"".join(good + mixed), cuts)
+
+
+def test_a_stream_cut_at_every_single_byte_gives_the_same(ring: Ring) -> None:
+    stream = b"".join(
+        [
+            frame(TEXT, b"one"),
+            frame(PING, b"are you there"),
+            frame(BINARY, b"\xff" * 300),
+            frame(TEXT, b"fr", fin=False),
+            frame(PING),
+            frame(CONT, b"ag", fin=False),
+            frame(CONT, b"ments"),
+            frame(TEXT, "größer".encode()),
+            close_frame(1001, b"bye"),
+            frame(TEXT, b"too late"),
+        ]
+    )
+    outcome = check(ring, stream, range(len(stream)))
+    assert outcome.messages == [b"one", b"\xff" * 300, b"fragments", "größer".encode()]
+    assert outcome.close_received == (1001, "bye")
+    for at in range(len(stream)):
+        check(ring, stream, [at])
+
+
+@given(
+    st.binary(max_size=12) | st.text(max_size=12).map(lambda t: t.encode("utf-8", "surrogatepass")), st.integers(0, 130)
+)
+def test_text_is_taken_exactly_when_python_can_decode_it(ring: Ring, odd: bytes, at: int) -> None:
+    payload = b"a" * at + odd + b"b" * 70
+    try:
+        payload.decode()
+        good = True
+    except UnicodeDecodeError:
+        good = False
+    outcome, receiver = by_us(ring, [frame(TEXT, payload)])
+    assert outcome.messages == ([payload] if good else [])
+    assert receiver.sink.frames == good
+    assert outcome.close_sent is None if good else outcome.close_sent is not None and outcome.close_sent[0] == 1007
+
+
+def test_compressed_messages_go_through_the_extension_between_plain_ones(ring: Ring) -> None:
+    packer = zlib.compressobj(wbits=-15)
+
+    def packed(text: bytes) -> bytes:
+        return (packer.compress(text) + packer.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+    stream = frame(TEXT, b"plain") + frame(TEXT, packed(b"packed " * 30), rsv=4) + frame(TEXT, b"plain again")
+    outcome = check(ring, stream, range(0, len(stream), 3), deflate=True)
+    assert outcome.messages == [b"plain", b"packed " * 30, b"plain again"]
+
+
+def test_usual_frames_take_the_short_way_and_marked_ones_are_shown(ring: Ring) -> None:
+    _, receiver = by_us(ring, [frame(TEXT, b"a") + frame(TEXT, b"a mark") + frame(TEXT, b"mark" * 20) + frame(PING)])
+    assert receiver.sink.frames == 3
+    assert receiver.noted_payloads == [b"a mark"]  # the other is too long to be looked at
+
+
+# -- the ring's side ---------------------------------------------------------------------------------------------------
+
+
+class Owner:
+    """Writes down what the reader asks of it; pays when told to."""
+
+    def __init__(self, sink: RawSink) -> None:
+        self.sink = sink
+        self.calls: list[Any] = []
+        self.pays = True
+
+    def odd(self, data: bytes, recv_ns: int, origin_ns: int) -> None:
+        self.calls.append(("odd", data))
+
+    def message(self, payload: bytes, recv_ns: int, origin_ns: int) -> None:
+        self.calls.append(("message", payload))
+
+    def lost(self, count: int) -> None:
+        self.calls.append(("lost", count))
+
+    def broken(self, error: Exception) -> None:
+        self.calls.append(("broken", error))
+
+    def pay(self) -> bool:
+        self.calls.append("pay")
+        self.sink.owing = not self.pays
+        return self.pays
+
+
+@pytest.fixture
+def small() -> Iterator[Ring]:
+    made = Ring(1 << 14)
+    yield made
+    made.close()
+
+
+def test_full_ring_skips_numbers_and_tells_how_many_before_anything_else(small: Ring) -> None:
+    sink = RawSink(small.writer, 1 << 13)
+    owner = Owner(sink)
+    reader = FrameReader(owner, sink, 3, 7, 1 << 20)
+    reader.feed(frame(BINARY, b"x" * 1000) * 20 + frame(PING), 11, 12)
+    assert owner.calls[0][0] == "lost"
+    assert owner.calls[1] == ("odd", frame(PING))
+    found = small.read()
+    assert len(found) + owner.calls[0][1] == 20
+    head = found[0].header
+    assert [int(head[name]) for name in ("connection", "session", "recv_ns", "origin_ns")] == [3, 7, 11, 12]
+    reader.feed(frame(BINARY, b"after"), 13, 14)
+    assert owner.calls[2] == "pay"
+    (after,) = small.read()
+    assert int(after.header["ring_seq"]) == 21
+    assert reader.last_ns == 14
+
+
+def test_nothing_passes_what_is_owed_and_cannot_be_paid(small: Ring) -> None:
+    sink = RawSink(small.writer, 1 << 10)
+    owner = Owner(sink)
+    owner.pays, sink.owing = False, True
+    reader = FrameReader(owner, sink, 0, 1, 1 << 20)
+    reader.feed(frame(BINARY, b"x") * 2, 1, 1)
+    assert owner.calls == ["pay", ("lost", 1), "pay", ("lost", 1)]
+    assert small.read() == []
+
+
+def test_message_larger_than_the_ring_takes_goes_to_the_owner_whole(small: Ring) -> None:
+    sink = RawSink(small.writer, 1 << 10)
+    owner = Owner(sink)
+    reader = FrameReader(owner, sink, 0, 1, 1 << 20)
+    large = frame(BINARY, b"x" * 5000)
+    reader.feed(frame(BINARY, b"before") + large + frame(BINARY, b"after"), 1, 1)
+    assert [record.text for record in small.read()] == [b"before", b"after"]
+    assert owner.calls == [("odd", large)]
+
+
+def test_with_copies_every_message_is_shown_also_one_that_was_lost(small: Ring) -> None:
+    sink = RawSink(small.writer, 1 << 13)
+    sink.copies = True
+    owner = Owner(sink)
+    FrameReader(owner, sink, 0, 1, 1 << 20).feed(frame(BINARY, b"x" * 1000) * 20, 1, 1)
+    assert sum(call[0] == "message" for call in owner.calls) == 20
+    assert sum(call[1] for call in owner.calls if call[0] == "lost") > 0
+
+
+def test_frame_of_several_megabytes_is_taken_and_its_room_given_back() -> None:
+    ring = Ring(1 << 25)
+    try:
+        sink = RawSink(ring.writer, 0)
+        reader = FrameReader(Owner(sink), sink, 0, 1, 1 << 24)
+        payload = secrets.token_bytes(5 << 20)
+        stream = frame(BINARY, payload)
+        for at in range(0, len(stream), 100_000):
+            reader.feed(stream[at : at + 100_000], 1, 1)
+        reader.feed(frame(BINARY, b"next"), 1, 1)
+        assert [record.text for record in ring.read()] == [payload, b"next"]
+        assert len(reader.room()) <= 1 << 20
+    finally:
+        ring.close()
+
+
+def test_rest_gives_up_a_frame_that_is_not_whole(small: Ring) -> None:
+    sink = RawSink(small.writer, 0)
+    reader = FrameReader(Owner(sink), sink, 0, 1, 1 << 20)
+    reader.feed(frame(TEXT, b"whole") + b"\x81\x05ha", 1, 1)
+    assert reader.rest() == b"\x81\x05ha"
+    assert reader.rest() == b""
+
+
+def test_what_the_owner_raises_comes_out_of_feed(small: Ring) -> None:
+    class Raises(Owner):
+        def odd(self, data: bytes, recv_ns: int, origin_ns: int) -> None:
+            raise ProtocolError("no")
+
+    sink = RawSink(small.writer, 0)
+    with pytest.raises(ProtocolError, match="no"):
+        FrameReader(Raises(sink), sink, 0, 1, 1 << 20).feed(frame(PING), 1, 1)
+
+
+# -- the cases of the Autobahn test suite, categories 1 to 7 -----------------------------------------------------------
+# https://github.com/crossbario/autobahn-testsuite: what the server sends, and the close code that it must see.
+# None: the connection stays open. Our ring keeps messages instead of echoing them.
+
+
+def fragments(opcode: int, *parts: bytes) -> bytes:
+    return b"".join(frame(opcode if i == 0 else CONT, part, fin=i == len(parts) - 1) for i, part in enumerate(parts))
+
+
+def autobahn() -> Iterator[tuple[str, bytes, int | None]]:
+    for section, opcode, letter in ((1, TEXT, b"*"), (2, BINARY, b"\xfe")):
+        for number, size in enumerate((0, 125, 126, 127, 128, 65535, 65536), 1):
+            yield f"1.{section}.{number}", frame(opcode, letter * size), None
+    for number, payload in enumerate((b"", b"Hello", b"\0\xff\xfe\xfd\xfc\xfb\0\xff", b"\xfe" * 125), 1):
+        yield f"2.{number}", frame(PING, payload), None
+    yield "2.5", frame(PING, b"\xfe" * 126), 1002
+    yield "2.7", frame(PONG), None
+    yield "2.8", frame(PONG, b"unsolicited"), None
+    yield "2.9", frame(PONG, b"unsolicited") + frame(PING, b"ping"), None
+    yield "2.10", b"".join(frame(PING, b"payload-%d" % n) for n in range(10)), None
+    for number, (rsv, opcode) in enumerate(
+        ((1, TEXT), (2, TEXT), (3, TEXT), (4, TEXT), (5, BINARY), (6, PING), (7, CLOSE)), 1
+    ):
+        before = frame(TEXT, b"before") if 2 <= number <= 4 else b""
+        yield f"3.{number}", before + frame(opcode, b"", rsv=rsv) + frame(PING), 1002
+    for section, first in ((1, 3), (2, 11)):
+        for number in range(5):
+            before = frame(TEXT, b"before") if number > 1 else b""
+            yield f"4.{section}.{number + 1}", before + frame(first + number, b"x" * (number % 2)) + frame(PING), 1002
+    yield "5.1", fragments(PING, b"frag", b"ment"), 1002
+    yield "5.2", fragments(PONG, b"frag", b"ment"), 1002
+    yield "5.3", fragments(TEXT, b"fragment1", b"fragment2"), None
+    yield "5.6", frame(TEXT, b"fragment1", fin=False) + frame(PING, b"ping") + frame(CONT, b"fragment2"), None
+    yield "5.9", frame(CONT, b"non-continuation") + frame(TEXT, b"Hello"), 1002
+    yield "5.12", frame(CONT, b"non-continuation", fin=False) + frame(TEXT, b"Hello"), 1002
+    yield "5.15", fragments(TEXT, b"fragment1", b"fragment2") + frame(CONT, b"fragment3", fin=False), 1002
+    yield "5.18", frame(TEXT, b"fragment1", fin=False) + frame(TEXT, b"fragment2"), 1002
+    pings = frame(TEXT, b"fragment1", fin=False) + frame(CONT, b"fragment2", fin=False) + frame(PING, b"pongme 1!")
+    pings += frame(CONT, b"fragment3", fin=False) + frame(CONT, b"fragment4", fin=False) + frame(PING, b"pongme 2!")
+    yield "5.19", pings + frame(CONT, b"fragment5"), None
+    yield "6.1.1", frame(TEXT), None
+    yield "6.1.2", fragments(TEXT, b"", b"", b""), None
+    yield "6.1.3", fragments(TEXT, b"", b"middle frame payload", b""), None
+    good = "Hello-µ@ßöäüàá-UTF-8!!".encode()
+    yield "6.2.1", frame(TEXT, good), None
+    yield "6.2.2", fragments(TEXT, good[:8], good[8:]), None
+    yield "6.2.3", fragments(TEXT, *(good[i : i + 1] for i in range(len(good)))), None
+    bad = "κόσμε".encode() + b"\xed\xa0\x80" + b"edited"
+    yield "6.3.1", frame(TEXT, bad), 1007
+    yield "6.3.2", fragments(TEXT, *(bad[i : i + 1] for i in range(len(bad)))), 1007
+    above = "κόσμε".encode() + b"\xf4\x90\x80\x80" + b"edited"
+    yield "6.4.1", fragments(TEXT, above[:11], above[11:15], above[15:]), 1007
+    yield "6.4.2", fragments(TEXT, above[:12], above[12:13], above[13:]), 1007
+    for number, text in enumerate(UTF8_GOOD, 1):
+        yield f"6.good.{number}", frame(TEXT, text), None
+        yield f"6.good.{number} in single bytes", fragments(TEXT, *(text[i : i + 1] for i in range(len(text)))), None
+    for number, text in enumerate(UTF8_BAD, 1):
+        yield f"6.bad.{number}", frame(TEXT, text), 1007
+        yield f"6.bad.{number} behind ASCII", frame(TEXT, b"a" * 200 + text + b"b" * 200), 1007
+    yield "7.1.1", frame(TEXT, b"Hello World!") + close_frame(1000), 1000
+    yield "7.1.2", close_frame(1000) * 2, 1000
+    yield "7.1.3", close_frame(1000) + frame(PING), 1000
+    yield "7.1.4", close_frame(1000) + frame(TEXT, b"Hello World!"), 1000
+    yield "7.1.5", frame(TEXT, b"fragment1", fin=False) + close_frame(1000) + frame(CONT, b"fragment2"), 1002
+    yield "7.1.6", frame(TEXT, b"B" * 60_000) + frame(TEXT, b"Hello World!") + close_frame(1000) + frame(PING), 1000
+    yield "7.3.1", frame(CLOSE), 1005
+    yield "7.3.2", frame(CLOSE, b"a"), 1002
+    yield "7.3.3", close_frame(1000), 1000
+    yield "7.3.4", close_frame(1000, b"Hello World!"), 1000
+    yield "7.3.5", close_frame(1000, b"*" * 123), 1000
+    yield "7.3.6", close_frame(1000, b"*" * 124), 1002
+    yield "7.5.1", close_frame(1000, b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xed\xa0\x80edited"), 1007
+    codes = (1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999)
+    for number, code in enumerate(codes, 1):
+        yield f"7.7.{number}", close_frame(code), code
+    for number, code in enumerate((0, 999, 1004, 1005, 1006, 1016, 1100, 2000, 2999), 1):
+        yield f"7.9.{number}", close_frame(code), 1002
+    yield "7.13.1", close_frame(5000), 1002
+    yield "7.13.2", frame(CLOSE, b"\xff\xff"), 1002
+
+
+UTF8_GOOD = [
+    *(chr(code).encode() for code in (0, 0x7F, 0x80, 0x7FF, 0x800, 0xD7FF, 0xE000, 0xFFFD, 0xFFFE, 0xFFFF)),
+    *(chr(code).encode() for code in (0x10000, 0x1FFFE, 0x1FFFF, 0x8FFFF, 0xFFFFE, 0x10FFFE, 0x10FFFF)),
+    "κόσμε".encode(),
+]
+UTF8_BAD = [
+    *(b"\x80", b"\xbf", b"\x80\xbf", b"\x80\xbf\x80", bytes(range(0x80, 0xC0))),  # continuations without a start
+    *(bytes([start]) + b" " for start in (*range(0xC0, 0xE0), *range(0xE0, 0xF0), *range(0xF0, 0xF8))),
+    *(b"\xf8\x88\x80\x80\x80", b"\xfc\x84\x80\x80\x80\x80", b"\xfe", b"\xff"),  # five and six bytes, and none at all
+    *(b"\xc0", b"\xe0\x80", b"\xf0\x80\x80", b"\xdf", b"\xef\xbf", b"\xf7\xbf\xbf"),  # cut short
+    *(b"\xc0\xaf", b"\xe0\x80\xaf", b"\xf0\x80\x80\xaf", b"\xc1\xbf", b"\xe0\x9f\xbf", b"\xf0\x8f\xbf\xbf"),  # overlong
+    *(b"\xed\xa0\x80", b"\xed\xaf\xbf", b"\xed\xb0\x80", b"\xed\xbf\xbf", b"\xed\xa0\x80\xed\xb0\x80"),  # surrogates
+    *(b"\xf4\x90\x80\x80", b"\xf5\x80\x80\x80"),  # above U+10FFFF
+]
+CASES = list(autobahn())
+
+
+@pytest.mark.parametrize(("stream", "code"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_autobahn_case_ends_with_its_close_code_whole_in_bytes_and_in_chops(
+    ring: Ring, stream: bytes, code: int | None
+) -> None:
+    cuts = range(len(stream)) if len(stream) < 2000 else range(0, len(stream), 997)
+    for places in ((), cuts, range(0, len(stream), 7) if len(stream) < 2000 else ()):
+        outcome = check(ring, stream, places)
+        assert (outcome.close_sent or (None,))[0] == code
+
+
+@pytest.mark.parametrize(
+    ("stream", "code"),
+    [
+        (frame(TEXT, b"masked", mask=True), 1002),
+        (frame(BINARY, b"x", rsv=2), 1002),
+        (frame(TEXT, b"compressed without being asked for", rsv=4), 1002),
+        (b"\x82\x7f" + (LIMIT + 1).to_bytes(8, "big"), 1009),
+        (b"\x82\x7f" + b"\xff" * 8, 1009),
+        (fragments(BINARY, b"x" * 40_000, b"x" * 40_000), 1009),
+        (b"\x83\x7e", 1002),  # answered before the header is whole
+        (b"\x89\x7f", None),  # waits for its length
+        (b"\x89\x7f" + (126).to_bytes(8, "big") + b"x" * 126, 1002),
+    ],
+)
+def test_bad_frame_is_answered_with_its_close_code_after_what_came_before(
+    ring: Ring, stream: bytes, code: int | None
+) -> None:
+    outcome = check(ring, frame(TEXT, b"before") + stream + frame(TEXT, b"after"), (8, 9, 11))
+    if code is not None:
+        assert outcome.messages == [b"before"]
+        assert outcome.close_sent is not None
+        assert outcome.close_sent[0] == code
+
+
+def test_lengths_need_not_be_minimal_as_websockets_has_it(ring: Ring) -> None:
+    stream = b"\x81\x7e\x00\x02hi" + b"\x82\x7f" + (2).to_bytes(8, "big") + b"ho"
+    assert check(ring, stream, (3, 8)).messages == [b"hi", b"ho"]
