@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Protocol
 
 from lob import _native
-from lob.stage import Printer
 
 TABLE_TOOLS = ("lob-book", "lob-publish")  # what they write has a best price to show
 FLUSH_BYTES = 1 << 16
+
+
+class Printer(Protocol):
+    """Where records go in print mode."""
+
+    def write(self, record: bytes) -> None: ...
+    def tick(self) -> None: ...
+    def close(self) -> None: ...
 
 
 def make_printer(tool: str, *, ndjson: bool = False) -> Printer:

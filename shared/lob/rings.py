@@ -485,6 +485,20 @@ def read_manifest(segment: _native.Segment) -> dict[str, Any]:
     return manifest
 
 
+def manifest_left_in(name: str | None) -> dict[str, Any]:
+    """The manifest of a named ring that is there already; {} if there is none, or no name.
+
+    For who is about to take the ring over: read it before, because taking over writes a manifest, and a crash just
+    then must not lose what stood in this one.
+    """
+    if name is None:
+        return {}
+    try:
+        return read_manifest(open_segment(name, writable=False))
+    except RingError:
+        return {}
+
+
 class InputRing:
     """A ring that this process reads, with a role of its own in it.
 

@@ -20,12 +20,13 @@ import sys
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, Literal, NoReturn, Protocol, TypeAlias
+from typing import Any, Literal, NoReturn, TypeAlias
 
 import click
 
 from lob import _native
 from lob.options import Common, say
+from lob.printer import Printer, make_printer
 from lob.rings import (
     HEARTBEAT_S,
     Descriptor,
@@ -56,14 +57,6 @@ DEFAULT_RING_TIMEOUT_S = 30.0
 
 class UpstreamEnded(RingError):
     """stdin ended before a ring was announced."""
-
-
-class Printer(Protocol):
-    """Where records go in print mode."""
-
-    def write(self, record: bytes) -> None: ...
-    def tick(self) -> None: ...
-    def close(self) -> None: ...
 
 
 class Stage:
@@ -212,8 +205,6 @@ class Stage:
                 self._tap = _native.SpscReader(ring.segment)
             else:
                 self._tap = _native.BroadcastReader(ring.segment, "oldest", 0)
-            from lob.printer import make_printer  # rich is loaded only by who prints
-
             self._printer = make_printer(self.tool, ndjson=self.common.print_records)
         elif self.mode == "pipe":
             try:

@@ -11,7 +11,7 @@ import orjson
 from lob._native import Board, BroadcastWriter, RequestQueue, SpscReader
 from lob.instruments import instrument_records
 from lob.records import RequestKind
-from lob.rings import InputRing, Kind, OutputRing, RingError, instance_of, open_segment, read_manifest
+from lob.rings import InputRing, Kind, OutputRing, RingError, instance_of, manifest_left_in
 from lob.stage import Stage
 from lob.trace import open_stage_trace
 from lob_book import _native
@@ -46,7 +46,7 @@ class BookStage:
         common = settings.common
         self.stage = stage = Stage(TOOL, common)
         self.input: InputRing = stage.open_input(TOOL, after="lob-parse")
-        before = inherited(common.output_ring)
+        before = manifest_left_in(common.output_ring)
         self.manifest: dict[str, Any] = {**self._from_input(), "instruments": before.get("instruments", [])}
         venue = str(self.manifest["venue"])
         # Nobody answers in a replay, and what comes "sometime" would make two runs differ: no requests, no clock.
@@ -220,19 +220,6 @@ class BookStage:
         except OSError as error:
             self.stage.say(f"{path}: {error.strerror}")
             self.stage.exit_code = 1
-
-
-def inherited(ring: str | None) -> dict[str, Any]:
-    """The manifest of a named ring that is there already; {} if there is none.
-
-    Read before the ring is taken over, because taking it writes a manifest, and a crash just then must not lose it.
-    """
-    if ring is None:
-        return {}
-    try:
-        return read_manifest(open_segment(ring, writable=False))
-    except RingError:
-        return {}
 
 
 def _by_id(manifest: dict[str, Any]) -> dict[int, bytes]:

@@ -9,7 +9,7 @@ from lob import venues
 from lob._native import SpscReader, SpscWriter
 from lob.options import Common
 from lob.records import BookState, Reason
-from lob.rings import InputRing, Kind, OutputRing, RingError, WrongLayout, instance_of, open_segment, read_manifest
+from lob.rings import InputRing, Kind, OutputRing, RingError, WrongLayout, instance_of, manifest_left_in
 from lob.stage import Stage
 from lob.trace import open_stage_trace
 from lob_parse import _native
@@ -65,7 +65,7 @@ class ParseStage:
         except venues.UnknownVenue as error:
             raise RingError(f"{self.input.name}: {error}") from None
         self.parser = parser_of(self.venue, self._instruments_changed, stage.say)
-        before = inherited(common.output_ring)
+        before = manifest_left_in(common.output_ring)
         self.manifest: dict[str, Any] = {**self._from_raw(raw), "instruments": before.get("instruments", [])}
         self.output: OutputRing = stage.open_output(
             "events",
@@ -170,16 +170,3 @@ class ParseStage:
         state, reason = (BookState.STALE, Reason.UPSTREAM_SILENT) if silent else (BookState.LIVE, Reason.NONE)
         if self.parser.status(self.writer, int(state), int(reason)):
             self._was_silent = silent
-
-
-def inherited(ring: str | None) -> dict[str, Any]:
-    """The manifest of a named ring that is there already; {} if there is none.
-
-    Read before the ring is taken over, because taking it writes a manifest, and a crash just then must not lose ids.
-    """
-    if ring is None:
-        return {}
-    try:
-        return read_manifest(open_segment(ring, writable=False))
-    except RingError:
-        return {}
