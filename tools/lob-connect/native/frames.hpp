@@ -57,7 +57,7 @@ struct Marks {
 //   bool pay()                             write what is owed; true (and sink.owing false) if all of it found room
 class FrameReader {
 public:
-    // Large: fewer reads, fewer acknowledgements; 256 KiB cost a fifth more CPU a message of 8 KiB.
+    // Large: fewer reads, fewer acknowledgements (8 KiB messages in a flood: 2.4 us of CPU each; 3.2 with 256 KiB).
     static constexpr std::size_t READ_BYTES = 1 << 20;
 
     FrameReader(RawSink& sink, std::uint16_t connection, std::uint32_t session, std::uint64_t message_max_bytes, Marks marks)
