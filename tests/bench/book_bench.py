@@ -149,7 +149,7 @@ def measure(name: str, lines: list[tuple[str, bytes, bytes]]) -> None:
         _, without, chain = native_ns(lines, board_depth=None)
         chain.close()
         tops.append((book, without))
-    loads_ns = best(lambda: float(loads(lines)))
+    loads_ns = best(lambda: float(loads(lines)), REPEATS)
     total, decode = min(totals), min(decodes)
     row(f"decode+book, {name}", count / total * 1e3, "M level updates/s", plain_ns / total, "orjson + sortedcontainers")
     row(f"decode alone, {name}", decode / len(lines), "ns/message", loads_ns / decode, "orjson.loads")

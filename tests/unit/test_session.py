@@ -442,7 +442,7 @@ def test_a_flood_leaves_the_loop_time_for_its_other_work() -> None:
                 await asyncio.sleep(0.005)
                 turns += 1
                 notebook.events.clear()
-            assert turns > 5
+            assert turns >= 3  # it had its turn every 100 ms, also on a busy machine: signs of life are due every 500
             socket.transport.abort()
 
     by_every_way(body)
