@@ -1,4 +1,4 @@
-"""How fast the ladder takes levels, and the books whole messages: `python tools/lob-book/bench_book.py`.
+"""How fast the ladder takes levels, and the books whole messages: `python tests/bench/ladder_bench.py`.
 
 Flow made by seed 7: 48 % removals, a tenth of the changes anywhere in the book, the others near the touch (geometric,
 mean given), the touch walking. Both contenders must hold the same book before they are timed. CPU time of one thread,
