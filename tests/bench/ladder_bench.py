@@ -50,13 +50,14 @@ def ladder_row(levels: int, mean: float) -> str:
     pairs = [(int(p), 1) for p in start]
     ladder = _native.Ladder("bid")
     ladder.assign(pairs)
-    ladder.set_many(prices[:few], qtys[:few])
+    before = np.empty_like(prices)
+    ladder.set_all(prices[:few], qtys[:few], before[:few])
     assert ladder.levels() == list(reversed(plain.items()))
     times = []
     for _ in range(RUNS):
         ladder.assign(pairs)
         begin = time.thread_time_ns()
-        ladder.set_many(prices, qtys)
+        ladder.set_all(prices, qtys, before)
         times.append((time.thread_time_ns() - begin) / len(prices))
     native_ns = statistics.median(times)
     speed, ratio = 1e3 / native_ns, plain_ns / native_ns

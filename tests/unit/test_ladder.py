@@ -63,6 +63,38 @@ def test_ladder_equals_sorteddict_while_it_grows_and_shrinks(side, seed, width, 
         assert ladder.top(20) == list(plain.items()[:20])
 
 
+def set_all(ladder, message):
+    """The quantities before, in order."""
+    prices, qtys = (np.array([level[i] for level in message], np.int64) for i in (0, 1))
+    before = np.empty(len(message), np.int64)
+    ladder.set_all(prices, qtys, before)
+    return before.tolist()
+
+
+@given(sides, st.lists(changes, max_size=8))
+def test_message_is_the_same_as_its_levels_one_after_the_other(side, messages):
+    ladder, plain = _native.Ladder(side), plain_ladder(side)
+    for message in messages:
+        assert set_all(ladder, message) == [set_plain(plain, price, qty) for price, qty in message]
+        ladder.check()
+        assert ladder.levels() == list(plain.items())
+
+
+@settings(max_examples=25, deadline=None)
+@given(sides, st.integers(0, 2**32 - 1), st.sampled_from([1, 31, 32, 33, 500]), st.sampled_from([100, 3000]))
+def test_messages_in_which_chunks_split_and_join(side, seed, size, width):
+    """Searched for in batches while the levels before them in the batch move, fill and empty the chunks."""
+    rng = np.random.default_rng(seed)
+    ladder, plain = _native.Ladder(side), plain_ladder(side)
+    for phase in (0.1, 0.5, 0.95, 0.2):
+        for _ in range(2000 // size):
+            prices, removed = rng.integers(1, width, size), rng.random(size) < phase
+            message = [(int(p), 0 if r else int(p) + size) for p, r in zip(prices, removed, strict=True)]
+            assert set_all(ladder, message) == [set_plain(plain, price, qty) for price, qty in message]
+            ladder.check()
+        assert ladder.levels() == list(plain.items())
+
+
 @given(sides, st.lists(st.tuples(any_prices, qtys), max_size=400), st.booleans())
 def test_assign_takes_levels_in_any_order_and_the_last_of_a_price(side, levels, is_sorted):
     if is_sorted:
@@ -123,14 +155,6 @@ def test_rescale_that_does_not_fit_changes_nothing(level, exponents):
     assert not ladder.rescale(*exponents)
     ladder.check()
     assert ladder.levels() == before
-
-
-def test_set_many_counts_what_changed():
-    ladder = _native.Ladder("bid")
-    ladder.assign([(10, 1), (9, 2)])
-    changed = ladder.set_many(np.array([10, 9, 8, 8, 7]), np.array([1, 0, 5, 6, 0]))
-    assert changed == 3
-    assert ladder.levels() == [(10, 1), (8, 6)]
 
 
 def test_removal_of_an_unknown_level_is_no_change():

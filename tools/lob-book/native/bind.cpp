@@ -17,6 +17,7 @@ namespace {
 
 using Pairs = std::vector<std::tuple<std::int64_t, std::int64_t>>;
 using Numbers = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using NumbersOut = nb::ndarray<std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 std::vector<Level> levels_of(const Pairs& pairs) {
     std::vector<Level> levels;
@@ -135,16 +136,18 @@ NB_MODULE(_native, m) {
              "side"_a)
         .def("set", &Ladder::set, "price"_a, "qty"_a, "The quantity before; 0: there was no such level.")
         .def(
-            "set_many",
-            [](Ladder& ladder, Numbers prices, Numbers qtys) {
-                if (prices.size() != qtys.size()) throw std::invalid_argument("as many prices as quantities");
+            "set_all",
+            [](Ladder& ladder, Numbers prices, Numbers qtys, NumbersOut before) {
+                if (prices.size() != qtys.size() || prices.size() != before.size())
+                    throw std::invalid_argument("as many prices as quantities, and room for as many before");
+                std::vector<Level> levels(prices.size());
+                for (std::size_t i = 0; i < levels.size(); ++i) levels[i] = {prices.data()[i], qtys.data()[i]};
+                std::int64_t* out = before.data();
                 nb::gil_scoped_release release;
-                std::uint64_t changed = 0;
-                for (std::size_t i = 0; i < prices.size(); ++i)
-                    changed += ladder.set(prices.data()[i], qtys.data()[i]) != qtys.data()[i];
-                return changed;
+                ladder.set_all(levels.data(), static_cast<std::uint32_t>(levels.size()),
+                               [&](std::int64_t, std::int64_t qty_before, std::int64_t) { *out++ = qty_before; });
             },
-            "prices"_a, "qtys"_a, "How many of them changed a level.")
+            "prices"_a, "qtys"_a, "before"_a, "A message: set() of each in turn; `before` takes the quantities before.")
         .def("assign",
              [](Ladder& ladder, const Pairs& pairs) {
                  const auto levels = levels_of(pairs);

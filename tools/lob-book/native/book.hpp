@@ -154,10 +154,7 @@ private:
 
     void apply_side(Ladder& side, Diff& diff, Top& top, const Level* levels, std::uint32_t count, std::uint32_t bound) {
         diff.begin();
-        for (std::uint32_t i = 0; i < count; ++i) {
-            const std::int64_t qty = levels[i].qty > 0 ? levels[i].qty : 0;
-            diff.add(levels[i].price, side.set(levels[i].price, qty), qty);
-        }
+        side.set_all(levels, count, [&](std::int64_t price, std::int64_t before, std::int64_t after) { diff.add(price, before, after); });
         const std::uint32_t keep = depth(bound);
         if (side.size() > keep)
             side.truncate(keep, [&](Level cut) {

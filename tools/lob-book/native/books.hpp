@@ -68,6 +68,12 @@ public:
         board_due_.clear();
     }
 
+    // There is no board: nor are the best levels collected.
+    void forget_board_due() {
+        for (const std::uint32_t id : board_due_) books_[id]->board_due = false;
+        board_due_.clear();
+    }
+
     void feed(const RecordHeader& record, std::int64_t now_ns) {
         begin(now_ns);
         check_ring(record);

@@ -172,8 +172,8 @@ private:
     }
 
     void write_board() {
+        if (board_ == nullptr) return books_.forget_board_due();
         books_.take_board_due([&](Book& book) {
-            if (board_ == nullptr) return;
             if (book.id >= board_->slots()) {
                 beyond_board_ = std::max<std::uint64_t>(beyond_board_, book.id - board_->slots() + 1);
                 return;
