@@ -33,6 +33,7 @@ Line: TypeAlias = dict[str, Any]
 
 DIRECTIONS = ("in", "out", "http", "note")
 READ_BYTES = 1 << 17  # compressed; about 1 MiB of lines
+PLAIN_BYTES = 1 << 18  # not compressed; stays in a core's cache until it has been played
 QUEUE_BYTES = 64 << 20
 # The thread that writes holds the interpreter for so many lines at most (about 0.1 ms): the socket waits as long.
 BATCH_LINES = 64
@@ -81,7 +82,7 @@ def _blocks(path: Path) -> Iterator[bytes]:
             if make is None:
                 while chunk:
                     yield chunk
-                    chunk = file.read(8 * READ_BYTES)
+                    chunk = file.read(PLAIN_BYTES)
                 return
             decoder = make()
             while chunk:

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lob import _native, records, venues
@@ -63,6 +63,26 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
     made = Desk(tmp_path)
     yield made
     made.reader.close()
+    made.ring.close(RingState.CLOSED, remove=True)
+
+
+class Lines:
+    """The native way alone: lines of label "ws" are those of connection 3, session 7."""
+
+    def __init__(self) -> None:
+        name = f"/lob.lines-{os.getpid()}-{secrets.token_hex(3)}.raw"
+        self.ring = OutputRing(name, Kind.SPSC, policy="wait", capacity_bytes=1 << 20)
+        assert isinstance(self.ring.writer, _native.SpscWriter)
+        self.writer = self.ring.writer
+        self.reader = _native.SpscReader(self.ring.segment)
+        self.player = LinePlayer()
+        self.player.open("ws", 3, 7)
+
+
+@pytest.fixture
+def lines() -> Iterator[Lines]:
+    made = Lines()
+    yield made
     made.ring.close(RingState.CLOSED, remove=True)
 
 
@@ -218,39 +238,55 @@ def test_due_times_never_fall(times: list[int | None]) -> None:
     assert due == sorted(due)
 
 
-def test_the_native_short_way_takes_only_what_it_understands_to_the_byte() -> None:
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.one_of(st.text("ab0 .[]{}:,", max_size=90), st.sampled_from(['"', '"' * 70, "\\", "\n", "/", "\x1f"])),
+        max_size=12,
+    )
+)
+def test_the_native_short_way_gives_the_text_that_json_gives(lines: Lines, parts: list[str]) -> None:
+    """Quotes, escapes and plain runs of any length at any place."""
+    text = "x" + "".join(parts)
+    line = b'{"ts_ns":12,"conn":"ws","dir":"in","raw":%b}\n' % orjson.dumps(text)
+    played = lines.player.play(lines.writer, line, 0, 10)
+    if "\x1f" in text:  # written as \\u001f: left to Python
+        assert played == (0, 0, 0)
+    else:
+        assert played == (len(line), 1, len(text))
+        assert records.parse(lines.reader.read() or b"").text == text.encode()
+        lines.reader.publish()
+
+
+def test_the_native_short_way_takes_only_what_it_understands_to_the_byte(lines: Lines) -> None:
     """A line that differs in anything from the usual form is left to Python, where it is."""
-    name = f"/lob.lines-{os.getpid()}-{secrets.token_hex(3)}.raw"
-    ring = OutputRing(name, Kind.SPSC, policy="wait", capacity_bytes=1 << 20)
-    try:
-        assert isinstance(ring.writer, _native.SpscWriter)
-        reader = _native.SpscReader(ring.segment)
-        player = LinePlayer()
-        player.open("ws", 3, 7)
-        good = b'{"ts_ns":12,"conn":"ws","dir":"in","raw":"{\\"a\\":\\"b\\\\n\\/\\t\\"}"}\n'
-        assert player.play(ring.writer, good, 0, 10) == (len(good), 1, 13)
-        record = records.parse(reader.read() or b"")
-        assert record.text == orjson.loads(good)["raw"].encode()
-        assert (record.header["connection"], record.header["session"], record.header["recv_ns"]) == (3, 7, 12)
-        for line in (
-            b'{"conn":"ws","ts_ns":12,"dir":"in","raw":"x"}\n',
-            b'{"ts_ns":12,"conn":"other","dir":"in","raw":"x"}\n',
-            b'{"ts_ns":12,"conn":"ws","dir":"out","raw":"x"}\n',
-            b'{"ts_ns":12,"conn":"ws","dir":"in","raw":""}\n',
-            b'{"ts_ns":12,"conn":"ws","dir":"in","raw":"x","enc":"binary"}\n',
-            b'{"ts_ns":12,"conn":"ws","dir":"in","raw":"\\u00e4"}\n',
-            '{"ts_ns":12,"conn":"ws","dir":"in","raw":"ä"}\n'.encode(),
-            b'{"ts_ns":12,"conn":"ws","dir":"in","raw":"tab\there"}\n',
-            b'{"ts_ns":12,"conn":"ws","dir":"in","raw":"cut\n',
-            b'{"ts_ns":12,"conn":"ws","dir":"in","raw":"cut\\\n',
-            b'{"ts_ns":12.5,"conn":"ws","dir":"in","raw":"x"}\n',
-            b'{"ts_ns":012,"conn":"ws","dir":"in","raw":"x"}\n',
-            b'{"ts_ns":-1,"conn":"ws","dir":"in","raw":"x"}\n',
-            b'{"ts_ns":99999999999999999999,"conn":"ws","dir":"in","raw":"x"}\n',
-            b'{"ts_ns":12,"conn":"ws","dir":"in","raw":"no newline"}',
-        ):
-            assert player.play(ring.writer, line, 0, 10) == (0, 0, 0), line
-        player.close("ws")
-        assert player.play(ring.writer, good, 0, 10) == (0, 0, 0)
-    finally:
-        ring.close(RingState.CLOSED, remove=True)
+    play, writer = lines.player.play, lines.writer
+    good = b'{"ts_ns":12,"conn":"ws","dir":"in","raw":"{\\"a\\":\\"b\\\\n\\/\\t\\"}"}\n'
+    assert play(writer, good, 0, 10) == (len(good), 1, 13)
+    record = records.parse(lines.reader.read() or b"")
+    assert record.text == orjson.loads(good)["raw"].encode()
+    assert (record.header["connection"], record.header["session"], record.header["recv_ns"]) == (3, 7, 12)
+    for line in (
+        b'{"conn":"ws","ts_ns":12,"dir":"in","raw":"x"}\n',
+        b'{"ts_ns":12,"conn":"other","dir":"in","raw":"x"}\n',
+        b'{"ts_ns":12,"conn":"ws","dir":"out","raw":"x"}\n',
+        b'{"ts_ns":12,"conn":"ws","dir":"in","raw":""}\n',
+        b'{"ts_ns":12,"conn":"ws","dir":"in","raw":"x","enc":"binary"}\n',
+        b'{"ts_ns":12,"conn":"ws","dir":"in","raw":"\\u00e4"}\n',
+        '{"ts_ns":12,"conn":"ws","dir":"in","raw":"ä"}\n'.encode(),
+        b'{"ts_ns":12,"conn":"ws","dir":"in","raw":"tab\there"}\n',
+        b'{"ts_ns":12,"conn":"ws","dir":"in","raw":"cut\n',
+        b'{"ts_ns":12,"conn":"ws","dir":"in","raw":"cut\\\n',
+        b'{"ts_ns":12.5,"conn":"ws","dir":"in","raw":"x"}\n',
+        b'{"ts_ns":012,"conn":"ws","dir":"in","raw":"x"}\n',
+        b'{"ts_ns":-1,"conn":"ws","dir":"in","raw":"x"}\n',
+        b'{"ts_ns":99999999999999999999,"conn":"ws","dir":"in","raw":"x"}\n',
+        b'{"ts_ns":12,"conn":"ws","dir":"in","raw":"no newline"}',
+        # ... also behind blocks that were as usual
+        b'{"ts_ns":12,"conn":"ws","dir":"in","raw":"%b\xc3\xa4%b"}\n' % (b"x" * 150, b"x" * 150),
+        b'{"ts_ns":12,"conn":"ws","dir":"in","raw":"%b"tail"}\n' % (b"x" * 150),
+        b'{"ts_ns":12,"conn":"ws","dir":"in","raw":"%b\\","more":"%b"}\n' % (b"x" * 22, b"x" * 150),
+    ):
+        assert play(writer, line, 0, 10) == (0, 0, 0), line
+    lines.player.close("ws")
+    assert play(writer, good, 0, 10) == (0, 0, 0)

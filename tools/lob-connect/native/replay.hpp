@@ -7,10 +7,14 @@
 // full and knows what to say of a damaged one. So nothing is decided here, and a line taken here means what it would mean there.
 #pragma once
 
+#include <bit>
 #include <cstring>
 #include <string>
 #include <string_view>
 #include <vector>
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 
 #include "raw.hpp"
 
@@ -91,17 +95,27 @@ private:
 
     // The string at `at`, which must be the line's last value, into payload_.
     bool unescape(const char* at, const char* end) {
-        if (payload_room_.size() < static_cast<std::size_t>(end - at)) payload_room_.resize(static_cast<std::size_t>(end - at));
+        const std::size_t room = static_cast<std::size_t>(end - at) + RUN_BYTES;
+        if (payload_room_.size() < room) payload_room_.resize(room);
         char* out = payload_room_.data();
-        for (;;) {
-            while (end - at >= 8) {  // eight plain characters at once
-                std::uint64_t word = 0;
-                std::memcpy(&word, at, 8);
-                if (special(word)) break;
-                std::memcpy(out, at, 8);
-                at += 8;
-                out += 8;
+        std::uint64_t escaped = 0;  // the first character of the block at hand, by the last one of the block before
+        while (static_cast<std::size_t>(end - at) >= Block::BYTES + RUN_BYTES) {
+            // Nearly always: escaped quotes and no other thing. What is left is the text without the backslashes; the places
+            // of all of a block are known at once, so no copy waits for the one before.
+            const Block block(at);
+            if (block.others != 0 || block.quotes != (block.backslashes << 1 | escaped)) break;
+            unsigned begin = 0;
+            for (std::uint64_t left = block.backslashes; left != 0; left &= left - 1) {
+                const auto end_of_run = static_cast<unsigned>(std::countr_zero(left));
+                out = copy_run(out, at + begin, end_of_run - begin);
+                begin = end_of_run + 1;
             }
+            out = copy_run(out, at + begin, static_cast<unsigned>(Block::BYTES) - begin);
+            escaped = block.backslashes >> (Block::BYTES - 1);
+            at += Block::BYTES;
+        }
+        at -= escaped;
+        for (;;) {
             if (at == end) return false;
             const char c = *at;
             if (c == '"') break;
@@ -132,11 +146,36 @@ private:
         return true;
     }
 
-    // Whether one of eight characters is a quote, a backslash, a control character or not ASCII.
-    static bool special(std::uint64_t word) {
-        constexpr std::uint64_t ones = 0x0101010101010101ull, tops = 0x8080808080808080ull;
-        const auto zero_byte = [](std::uint64_t w) { return (w - ones) & ~w & tops; };
-        return ((zero_byte(word ^ (ones * '"')) | zero_byte(word ^ (ones * '\\')) | ((word - ones * 0x20) & ~word) | word) & tops) != 0;
+    // Where in 64 characters those are that do not stand for themselves; the first is bit 0.
+    struct Block {
+        static constexpr std::size_t BYTES = 64;
+        std::uint64_t quotes = 0, backslashes = 0, others = 0;  // others: control characters, and what is not ASCII
+
+        explicit Block(const char* at) {
+#if defined(__SSE2__)
+            for (unsigned i = 0; i < BYTES; i += 16) {
+                const __m128i part = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at + i));
+                const auto where = [&](__m128i equal) { return std::uint64_t{static_cast<unsigned>(_mm_movemask_epi8(equal))} << i; };
+                quotes |= where(_mm_cmpeq_epi8(part, _mm_set1_epi8('"')));
+                backslashes |= where(_mm_cmpeq_epi8(part, _mm_set1_epi8('\\')));
+                others |= where(_mm_cmplt_epi8(part, _mm_set1_epi8(0x20)));  // signed: what is not ASCII is below zero
+            }
+#else
+            for (unsigned i = 0; i < BYTES; ++i) {
+                const auto c = static_cast<unsigned char>(at[i]);
+                quotes |= std::uint64_t{c == '"'} << i;
+                backslashes |= std::uint64_t{c == '\\'} << i;
+                others |= std::uint64_t{c < 0x20 || c >= 0x80} << i;
+            }
+#endif
+        }
+    };
+
+    // Reads and writes up to RUN_BYTES - 1 more than it copies: without a branch for most runs.
+    static constexpr std::size_t RUN_BYTES = 16;
+    static char* copy_run(char* to, const char* from, unsigned size_bytes) {
+        for (std::size_t i = 0; i < size_bytes; i += RUN_BYTES) std::memcpy(to + i, from + i, RUN_BYTES);
+        return to + size_bytes;
     }
 
     std::vector<Lane> lanes_;
