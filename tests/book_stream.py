@@ -7,8 +7,10 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from lob.names import ring_name
 from lob.records import BookState, Flag, Reason, RecordType, build
-from lob.rings import Kind, OutputRing, Policy, RingState, ring_name, unlink
+from lob.rings import OutputRing
+from lob.segments import Kind, Policy, RingState, unlink
 
 Side = dict[int, int]
 

@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from lob import rings
+from lob.names import list_rings
+from lob.segments import unlink
 from lob.trace import list_traces
 
 BIN = Path(sys.executable).parent
@@ -108,8 +109,8 @@ class Pipeline:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        for name in [*rings.list_rings(self.instance), *list_traces(self.instance)]:
-            rings.unlink(name)
+        for name in [*list_rings(self.instance), *list_traces(self.instance)]:
+            unlink(name)
 
 
 @contextlib.contextmanager

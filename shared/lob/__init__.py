@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lob.board import Board, NoSuchSymbol, Top
+    from lob.errors import NoRing, RingError, RoleTaken, WrongLayout
     from lob.records import BookState, Reason, Record, RecordType, TakerSide
-    from lob.rings import NoRing, RingError, RoleTaken, WrongLayout
     from lob.sorted_book import InstrumentBook, SortedBook
     from lob.subscription import Subscription, subscribe
     from lob.units import decimal_text
@@ -23,18 +23,18 @@ _HOMES = {
     "Board": "board",
     "BookState": "records",
     "InstrumentBook": "sorted_book",
-    "NoRing": "rings",
+    "NoRing": "errors",
     "NoSuchSymbol": "board",
     "Reason": "records",
     "Record": "records",
     "RecordType": "records",
-    "RingError": "rings",
-    "RoleTaken": "rings",
+    "RingError": "errors",
+    "RoleTaken": "errors",
     "SortedBook": "sorted_book",
     "Subscription": "subscription",
     "TakerSide": "records",
     "Top": "board",
-    "WrongLayout": "rings",
+    "WrongLayout": "errors",
     "decimal_text": "units",
     "subscribe": "subscription",
 }

@@ -18,18 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from lob import _native
+from lob.errors import ForeignOwner, RingError, WrongLayout
+from lob.names import check_name, ring_name
 from lob.records import BOARD_ENTRY, LEVEL, BookState, Reason
-from lob.rings import (
-    WRITER_ROLE,
-    ForeignOwner,
-    Kind,
-    RingError,
-    WrongLayout,
-    check_name,
-    open_segment,
-    ring_name,
-    role_held,
-)
+from lob.roles import WRITER_ROLE, role_held
+from lob.segments import Kind, open_segment
 from lob.units import decimal_text
 
 SILENT_NS = 900_000_000  # live at most a second after the writer's last sign of life, with room for our own delay

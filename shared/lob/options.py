@@ -14,15 +14,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from lob import _native
-from lob.rings import (
-    CAPACITY_MAX_BYTES,
-    CAPACITY_MIN_BYTES,
-    ForeignOwner,
-    RingError,
-    RoleTaken,
-    WrongLayout,
-    check_name,
-)
+from lob.errors import ForeignOwner, RingError, RoleTaken, WrongLayout
+from lob.names import check_name
+from lob.segments import CAPACITY_MAX_BYTES, CAPACITY_MIN_BYTES
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -25,28 +25,16 @@ from typing import Any, Literal, NoReturn, TypeAlias
 import click
 
 from lob import _native
+from lob.descriptor import Descriptor
+from lob.errors import NoRing, RingError
+from lob.manifest import read_manifest
+from lob.names import instance_of, ring_name
 from lob.options import Common, say
 from lob.printer import Printer, make_printer
-from lob.rings import (
-    HEARTBEAT_S,
-    Descriptor,
-    InputRing,
-    Kind,
-    NoRing,
-    OutputRing,
-    Policy,
-    RingError,
-    RingState,
-    instance_of,
-    open_segment,
-    read_manifest,
-    ring_name,
-    stages_of,
-    unlink,
-    wait_for_ring,
-)
+from lob.rings import HEARTBEAT_S, InputRing, OutputRing
+from lob.segments import Kind, Policy, RingState, open_segment, unlink, wait_for_ring
 from lob.supervisor import Supervisor
-from lob.waiting import spin_refusal, way_of_waiting
+from lob.waiting import spin_refusal, stages_of, way_of_waiting
 
 Mode: TypeAlias = Literal["pipe", "named", "print", "none"]
 

@@ -14,24 +14,14 @@ from types import TracebackType
 from typing import Literal, TypeAlias
 
 from lob import _native
+from lob.errors import ForeignOwner, NoRing, RingError, WrongLayout
 from lob.instruments import instrument_records
+from lob.manifest import read_manifest
+from lob.names import check_name
 from lob.records import Record, parse
-from lob.rings import (
-    SILENT_NS,
-    WRITER_ROLE,
-    ForeignOwner,
-    InputRing,
-    Kind,
-    NoRing,
-    RingError,
-    RingState,
-    WrongLayout,
-    check_name,
-    open_segment,
-    read_manifest,
-    role_held,
-    wait_for_ring,
-)
+from lob.rings import SILENT_NS, InputRing
+from lob.roles import WRITER_ROLE, role_held
+from lob.segments import Kind, RingState, open_segment, wait_for_ring
 
 Start: TypeAlias = Literal["oldest", "newest"]
 Wait: TypeAlias = Literal["spin", "yield", "block", "auto"]

@@ -11,27 +11,15 @@ import atexit
 import os
 import secrets
 from collections.abc import Callable
-from pathlib import Path
 
 import posix_ipc
 
 from lob import _native
+from lob.errors import ForeignOwner, NoRing, RingError, WrongLayout
+from lob.names import NAME, SHM, TRACE, hidden_name, instance_of, ring_name, shm_path
 from lob.records import Stage
-from lob.rings import (
-    NAME,
-    SHM,
-    TRACE,
-    WRITER_ROLE,
-    ForeignOwner,
-    NoRing,
-    RingError,
-    Roles,
-    WrongLayout,
-    hidden_name,
-    instance_of,
-    ring_name,
-    unlink,
-)
+from lob.roles import WRITER_ROLE, Roles
+from lob.segments import unlink
 
 THREADS_MAX = 16  # of one stage
 
@@ -114,7 +102,7 @@ def _make(name: str, stage: Stage, thread: int, on: bool) -> _native.Trace:
         os.posix_fallocate(memory.fd, 0, _native.TRACE_BYTES)
         _native.Trace.format(memory.fd, int(stage), thread, os.getpid(), secrets.randbits(63), on)
         trace = _native.Trace(memory.fd, True)
-        os.link(SHM / hidden[1:], SHM / name[1:])
+        os.link(shm_path(hidden), shm_path(name))
         return trace
     finally:
         memory.close_fd()
@@ -140,7 +128,7 @@ def open_trace(name: str, *, writable: bool) -> _native.Trace:
     instance_of(name)
     try:
         flags = os.O_RDWR if writable else os.O_RDONLY
-        fd = os.open(Path(SHM / name[1:]), flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        fd = os.open(shm_path(name), flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         raise NoRing(name) from None
     except PermissionError:

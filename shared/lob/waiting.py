@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Set
 
+from lob.errors import RingError
+from lob.names import list_rings
+from lob.segments import open_segment
+
 STAGES = 4  # connect, parse, book, publish: each waits for the one before
 
 
@@ -19,6 +23,18 @@ def spin_refusal(allowed: Set[int], online: int | None = None) -> str | None:
     if cores >= STAGES:
         return None
     return f"spin needs a core for each of the {STAGES} stages and there are {cores}; take auto or yield"
+
+
+def stages_of(instance: str) -> set[int]:
+    """Pids of those who write or read the rings of an instance, as the rings name them; not ours."""
+    pids = set()
+    for name in list_rings(instance):
+        try:
+            facts = open_segment(name, writable=False).facts()
+        except RingError:
+            continue
+        pids |= {facts["writer_pid"], *(reader["pid"] for reader in facts["readers"])}
+    return pids - {0, os.getpid()}
 
 
 def way_of_waiting(others: Set[int]) -> str:

@@ -6,7 +6,7 @@
 //   16384    manifest           two halves; the version's parity says which holds
 //   ...      data               the ring's bytes, or the board's slots
 //
-// Who makes it, locks it and names it is Python's business (shared/lob/rings.py). Here a file descriptor is
+// Who makes it, locks it and names it is Python's business (shared/lob/segments.py). Here a file descriptor is
 // mapped, checked against itself, and nothing in it is believed before it is checked.
 #pragma once
 

@@ -9,7 +9,7 @@
 //            reader from its slot's position. A record may be read twice (its reader died before release),
 //            never partly.
 // Full       claim() gives null; the caller waits (wait_free) or counts a drop (drop).
-// Not for    two writers or two readers: the roles' locks keep them out (shared/lob/rings.py).
+// Not for    two writers or two readers: the roles' locks keep them out (shared/lob/roles.py).
 #pragma once
 
 #include <cstring>

@@ -24,7 +24,8 @@ from bench.flow import SNAPSHOT, SNAPSHOT_URL, PlainBook, depth_updates, levels_
 from bench.rows import best, row
 from lob import _native, venues
 from lob.records import RecordType
-from lob.rings import InputRing, Kind, OutputRing, RingState
+from lob.rings import InputRing, OutputRing
+from lob.segments import Kind, RingState
 from lob_book import _native as book_native
 from lob_parse.parser import parser_of
 from pipeline import data_folder, unique_instance

@@ -18,7 +18,8 @@ from sortedcontainers import SortedDict
 
 from lob import _native as rings
 from lob.records import Flag, RecordType, build
-from lob.rings import InputRing, Kind, OutputRing, RingState
+from lob.rings import InputRing, OutputRing
+from lob.segments import Kind, RingState
 from lob_book import _native
 
 RUNS = 5

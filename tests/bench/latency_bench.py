@@ -42,8 +42,10 @@ from bench.flow import PlainBook
 from bench.rows import Others, cpu_s, row
 from bench.scheduled import STAGES, Flow, Headers, Running, Scheduled, connected, scheduled, wait_until
 from lob import _native
+from lob.names import instance_of
 from lob.records import RecordType
-from lob.rings import Kind, OutputRing, RingState, instance_of
+from lob.rings import OutputRing
+from lob.segments import Kind, RingState
 from lob_publish._native import Pump
 
 SECONDS = float(os.environ.get("LOB_BENCH_SECONDS", "1.5"))  # a case

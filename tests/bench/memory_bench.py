@@ -23,8 +23,8 @@ from bench.book_bench import Chain
 from bench.flow import PlainBook
 from bench.rows import row
 from bench.scheduled import RAW_FRAME, RAW_HTTP, Flow, connected
+from lob.names import list_rings
 from lob.records import RecordType
-from lob.rings import list_rings
 
 SYMBOLS = 100
 DEPTH = 1000

@@ -27,8 +27,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from bench.flow import SNAPSHOT, SNAPSHOT_URL, PlainBook, depth_updates, levels_of, recorded
 from bench.rows import row
 from lob import _native
+from lob.errors import RingError
 from lob.recording import blocks_of_text
-from lob.rings import RingError, RingState, open_segment
+from lob.segments import RingState, open_segment
 from lob.units import decimal_text
 from pipeline import Pipeline, data_folder, pipeline, wait_for
 

@@ -23,8 +23,12 @@ import orjson
 from bench.flow import PlainBook, depth_updates
 from lob import _native
 from lob.board import Board
+from lob.descriptor import Descriptor
+from lob.errors import RingError
+from lob.names import list_rings
 from lob.records import HEADER, RecordType, build
-from lob.rings import Descriptor, Kind, OutputRing, RingError, RingState, list_rings, open_segment, unlink
+from lob.rings import OutputRing
+from lob.segments import Kind, RingState, open_segment, unlink
 from lob.units import decimal_text
 from pipeline import BIN, unique_instance, wait_for
 

@@ -38,7 +38,8 @@ from bench.rows import row
 from lob import _native
 from lob._native import SpscWriter, mono_ns
 from lob.records import RecordType
-from lob.rings import InputRing, Kind, OutputRing, RingState
+from lob.rings import InputRing, OutputRing
+from lob.segments import Kind, RingState
 from lob_connect._native import FrameReader, RawSink
 from lob_connect.selector import FrameSelector
 from lob_connect.socket import Socket, Transport, open_socket

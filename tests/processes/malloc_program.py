@@ -14,7 +14,8 @@ from pathlib import Path
 
 from lob import _native, recording, venues
 from lob.records import RecordType
-from lob.rings import InputRing, Kind, OutputRing, RingState
+from lob.rings import InputRing, OutputRing
+from lob.segments import Kind, RingState
 from lob_book import _native as book_native
 from lob_parse.parser import parser_of
 from pipeline import unique_instance

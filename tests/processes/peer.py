@@ -1,7 +1,7 @@
 """Other processes for the tests: exec'ed, told what to do line by line, killed at will.
 
-`python peer.py` reads JSON strings of Python from stdin, runs each with the names of `lob.rings` in reach, and answers
-with one JSON line: {"value": ...} of an expression, or {"error": kind, "text": sentence}.
+`python peer.py` reads JSON strings of Python from stdin, runs each with the names of the ring modules in reach,
+and answers with one JSON line: {"value": ...} of an expression, or {"error": kind, "text": sentence}.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from lob import _native, records, rings
+from lob import _native, errors, names, records, rings, roles, segments
+from lob.names import SHM
 
 DEADLINE_S = 20.0
 
@@ -96,7 +97,7 @@ def own_instance() -> Iterator[str]:
 def remove_all(instance: str) -> None:
     """Everything in shared memory that belongs to instances of this name, or whose name begins so."""
     for pattern in (f"lob.{instance}*", f".lob.{instance}*"):
-        for path in rings.SHM.glob(pattern):
+        for path in SHM.glob(pattern):
             path.unlink(missing_ok=True)
 
 
@@ -124,22 +125,23 @@ def read_all(reader: _native.SpscReader | _native.BroadcastReader) -> list[recor
 
 def _serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    names: dict[str, Any] = {
+    known: dict[str, Any] = {
         "time": time,
         "record": record,
         "read_all": read_all,
         "records": records,
         "native": _native,
     }
-    names.update({name: getattr(rings, name) for name in dir(rings) if not name.startswith("__")})
+    for module in (errors, names, roles, segments, rings):
+        known.update({name: value for name, value in vars(module).items() if not name.startswith("__")})
     for line in sys.stdin:
         code = json.loads(line)
         answer: dict[str, Any]
         try:
             try:
-                answer = {"value": eval(compile(code, "<told>", "eval"), names)}
+                answer = {"value": eval(compile(code, "<told>", "eval"), known)}
             except SyntaxError:
-                exec(compile(code, "<told>", "exec"), names)
+                exec(compile(code, "<told>", "exec"), known)
                 answer = {"value": None}
         except Exception as error:
             answer = {"error": type(error).__name__, "text": str(error)}

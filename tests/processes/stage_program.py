@@ -14,7 +14,8 @@ import click
 import lob.stage
 from lob import _native
 from lob.options import common, common_options, run_cli
-from lob.rings import InputRing, Kind, OutputRing
+from lob.rings import InputRing, OutputRing
+from lob.segments import Kind
 from lob.stage import Stage
 from processes.peer import record
 

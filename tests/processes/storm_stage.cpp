@@ -61,7 +61,7 @@ void check(const RecordHeader& record) {
             throw Wrong("record " + std::to_string(record.raw_seq) + " is torn at word " + std::to_string(i));
 }
 
-// A ring, mapped, with one role taken: byte 0 the writer's, 1 the first reader's, as in shared/lob/rings.py.
+// A ring, mapped, with one role taken: byte 0 the writer's, 1 the first reader's, as in shared/lob/roles.py.
 struct Ring {
     Ring(const std::string& path, int role) {
         const int fd = open(path.c_str(), O_RDWR | O_CLOEXEC);

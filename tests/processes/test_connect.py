@@ -17,9 +17,12 @@ import pytest
 import trustme
 
 from exchange.running import Running, running
-from lob import recording, records, rings
+from lob import recording, records
+from lob.descriptor import Descriptor
+from lob.names import list_rings
 from lob.records import Outcome, Reason, Record, RecordType, RequestKind
-from lob.rings import Descriptor, InputRing, RingState
+from lob.rings import InputRing
+from lob.segments import RingState, unlink
 from lob.trace import list_traces
 from pipeline import BIN, data_folder, unique_instance, wait_for
 
@@ -64,7 +67,7 @@ class Connect:
         """Read the descriptor and become the reader."""
         if self.named:
             name = self.named
-            wait_for(lambda: name in rings.list_rings(), DEADLINE_S, "the ring")
+            wait_for(lambda: name in list_rings(), DEADLINE_S, "the ring")
         else:
             assert self.process.stdout is not None
             name = Descriptor.parse(self.process.stdout.readline()).ring
@@ -121,8 +124,8 @@ class Connect:
             self.process.stdout.close()
         if self.reader is not None:
             self.reader.close()
-        for name in [*rings.list_rings(self.instance), *list_traces(self.instance)]:
-            rings.unlink(name)
+        for name in [*list_rings(self.instance), *list_traces(self.instance)]:
+            unlink(name)
 
 
 @contextlib.contextmanager
@@ -335,7 +338,7 @@ def test_sigterm_in_a_pipe_ends_with_0_and_unlinks_the_ring(venue: Running) -> N
         tool.process.send_signal(signal.SIGTERM)
         assert tool.drain() == 0
         assert links(tool.found) == [(1, 1), (1, 0)]
-        assert rings.list_rings(tool.instance) == []
+        assert list_rings(tool.instance) == []
         assert tool.reader is not None
         assert tool.reader.state is RingState.CLOSED
         assert "frames" in tool.stderr.splitlines()[-1]
@@ -347,7 +350,7 @@ def test_named_ring_stays_paused_after_sigterm_and_its_sessions_go_on_after_a_re
         tool.until(diffs, "a diff")
         tool.process.send_signal(signal.SIGTERM)
         assert tool.drain() == 0
-        assert rings.list_rings(tool.instance) == [tool.named]
+        assert list_rings(tool.instance) == [tool.named]
         assert tool.reader is not None
         assert tool.reader.state is RingState.PAUSED
         tool.start()

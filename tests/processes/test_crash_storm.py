@@ -21,8 +21,11 @@ import pytest
 
 import lob
 from exchange.running import running
-from lob import _native, rings
-from lob.rings import RequestKind
+from lob import _native
+from lob.names import SHM, ring_name
+from lob.records import RequestKind
+from lob.rings import InputRing, OutputRing
+from lob.segments import Kind, open_segment
 from pipeline import STAGES, pipeline, wait_for
 from processes.peer import own_instance, peers, record
 
@@ -84,7 +87,7 @@ class Storm:
 
     @staticmethod
     def _ring(instance: str, what: str, kind: int, policy: int, first: int) -> str:
-        path = rings.SHM / f"lob.{instance}.{what}"  # of a few records: each kind of wrap comes all the time
+        path = SHM / f"lob.{instance}.{what}"  # of a few records: each kind of wrap comes all the time
         with path.open("x+b") as file:
             os.posix_fallocate(file.fileno(), 0, _native.segment_bytes(4096))
             _native.format_segment(file.fileno(), kind, policy, 4096, 1, 0, 0, first)
@@ -226,21 +229,21 @@ def test_the_real_tools_go_on_with_a_true_book_whichever_of_them_is_killed(tmp_p
 
 
 def test_cpython_104291_a_ring_survives_the_exit_of_the_second_process(instance: str) -> None:
-    name = rings.ring_name(instance, "raw")
-    ring = rings.OutputRing(name, rings.Kind.SPSC, capacity_bytes=4096)
+    name = ring_name(instance, "raw")
+    ring = OutputRing(name, Kind.SPSC, capacity_bytes=4096)
     with peers(1) as (reader,):
         reader.do(f"globals().update(ring=InputRing({name!r}, 'guest'))")
         reader.process.stdin.close()  # type: ignore[union-attr]
         assert reader.process.wait(10) == 0
-    rings.open_segment(name, writable=False)
-    again = rings.InputRing(name, "test")
+    open_segment(name, writable=False)
+    again = InputRing(name, "test")
     assert ring.writer.write(record(b"x")) and again.reader.read() is not None
 
 
 def test_iceoryx2_434_a_request_opens_nothing(instance: str) -> None:
-    name = rings.ring_name(instance, "raw")
-    ring = rings.OutputRing(name, rings.Kind.SPSC, capacity_bytes=4096)
-    reader = rings.InputRing(name, "test")
+    name = ring_name(instance, "raw")
+    ring = OutputRing(name, Kind.SPSC, capacity_bytes=4096)
+    reader = InputRing(name, "test")
     queue = _native.RequestQueue(ring.segment)
     before = len(list(Path("/proc/self/fd").iterdir()))
     for n in range(1000):

@@ -21,9 +21,12 @@ import pytest
 import lob
 from book_stream import BookStream, made_ring, unique_instance
 from lob import _native
+from lob.descriptor import Descriptor
 from lob.instruments import entry
+from lob.names import list_rings
 from lob.records import BookState, Flag, Reason, RecordType, parse
-from lob.rings import Descriptor, Kind, OutputRing, RingState, list_rings, unlink
+from lob.rings import OutputRing
+from lob.segments import Kind, RingState, unlink
 from lob.trace import list_traces
 
 COMMAND = [sys.executable, "-m", "lob_publish"]

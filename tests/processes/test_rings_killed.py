@@ -13,7 +13,9 @@ from functools import partial
 import pytest
 
 from lob import _native, records
-from lob.rings import InputRing, Kind, OutputRing, open_segment, ring_name
+from lob.names import ring_name
+from lob.rings import InputRing, OutputRing
+from lob.segments import Kind, open_segment
 from processes.peer import eventually, own_instance, peers, read_all
 
 WRITE_FOR_EVER = """
@@ -135,7 +137,9 @@ def test_producers_of_requests_killed_at_any_point_cost_no_more_than_their_own(n
 def test_a_full_shm_is_one_sentence_with_both_sizes_and_leaves_nothing(name: str) -> None:
     program = (
         "import os\n"
-        "from lob.rings import *\n"
+        "from lob.errors import NoSpace\n"
+        "from lob.rings import OutputRing\n"
+        "from lob.segments import Kind\n"
         f"OutputRing({name!r}, Kind.SPSC, capacity_bytes=1 << 20)\n"
         f"try: OutputRing({name!r}.replace('.raw', '.events'), Kind.SPSC, capacity_bytes=1 << 26)\n"
         "except NoSpace as error: print(error)\n"

@@ -9,18 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from lob.rings import (
-    READER_ROLE,
-    WRITER_ROLE,
-    InputRing,
-    Kind,
-    OutputRing,
-    RingState,
-    list_rings,
-    ring_name,
-    role_held,
-    unlink_if_idle,
-)
+from lob.names import list_rings, ring_name
+from lob.rings import InputRing, OutputRing
+from lob.roles import READER_ROLE, WRITER_ROLE, Roles, role_held
+from lob.segments import Kind, RingState, unlink_if_idle
 from processes.peer import Peer, PeerError, eventually, own_instance, peers, read_all, record
 
 NOBODY = 65534
@@ -161,3 +153,13 @@ def test_a_reader_that_was_killed_reads_again_what_it_had_not_released(name: str
         left = InputRing(name, "parse").reader
         assert left.read() is not None and left.read() is not None and left.read() is None
         assert read_all(left) == []
+
+
+def test_a_role_taken_on_a_lock_file_that_was_unlinked_meanwhile_is_taken_on_the_new_one(name: str) -> None:
+    early = Roles(name)
+    owner = OutputRing(name, Kind.SPSC, capacity_bytes=4096)  # puts a new lock file in place
+    assert not early.try_take(WRITER_ROLE)
+    owner.close(RingState.CLOSED, remove=True)
+    assert early.try_take(WRITER_ROLE) and role_held(name, WRITER_ROLE)
+    early.close()
+    assert not role_held(name)

@@ -18,8 +18,10 @@ from typing import Any
 
 import pytest
 
-from lob import rings
-from lob.rings import InputRing, Kind, OutputRing, RingState, open_segment, ring_name, role_held
+from lob.names import SHM, ring_name
+from lob.rings import InputRing, OutputRing
+from lob.roles import WRITER_ROLE, role_held
+from lob.segments import Kind, RingState, open_segment
 from processes.peer import eventually, own_instance, record
 
 HERE = Path(__file__).parent
@@ -71,7 +73,7 @@ class Stages:
         return ring_name(self.instance, what)
 
     def left(self) -> set[str]:
-        return {path.name for path in rings.SHM.glob(f"*lob.{self.instance}*")}
+        return {path.name for path in SHM.glob(f"*lob.{self.instance}*")}
 
     def end(self) -> None:
         for process in self.started:
@@ -308,7 +310,7 @@ def test_a_missing_named_ring_is_waited_for_and_then_named(stages: Stages) -> No
 def test_a_live_owner_is_exit_3_with_its_pid(stages: Stages) -> None:
     raw = stages.ring("raw")
     first = stages.start("source", "--out", raw)
-    eventually(lambda: (rings.SHM / raw[1:]).exists(), "the ring is there")
+    eventually(lambda: (SHM / raw[1:]).exists(), "the ring is there")
     second = stages.start("source", "--out", raw)
     assert stages.ends(second) == 3
     assert f"{raw} has a live owner (pid {first.pid})" in stages.stderr(second)
@@ -316,7 +318,7 @@ def test_a_live_owner_is_exit_3_with_its_pid(stages: Stages) -> None:
 
 def test_a_ring_of_another_layout_is_exit_3(stages: Stages) -> None:
     raw = stages.ring("raw")
-    (rings.SHM / raw[1:]).write_bytes(b"\0" * 8192)
+    (SHM / raw[1:]).write_bytes(b"\0" * 8192)
     for command in (["sink", "--in", raw], ["source", "--out", raw]):
         process = stages.start(*command)
         assert stages.ends(process) == 3
@@ -339,9 +341,9 @@ def test_a_named_ring_removed_and_made_anew_is_found_again(stages: Stages, also_
     first_number(sink)
     first.kill()
     first.wait()
-    (rings.SHM / raw[1:]).unlink()
+    (SHM / raw[1:]).unlink()
     if also_lock:
-        (rings.SHM / (raw[1:] + ".lock")).unlink()
+        (SHM / (raw[1:] + ".lock")).unlink()
     second = stages.start("source", "--out", raw, "--count", "5")
     assert stages.ends(second) == 0, stages.stderr(second)
     eventually(lambda: "was made anew" in stages.stderr(sink), "the reader went over")
@@ -409,7 +411,7 @@ def test_the_supervisor_hears_ready_after_the_ring_exists_then_life_signs_and_th
         supervisor.settimeout(DEADLINE_S)
         source = stages.start("source", "--out", raw, env={"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "200000"})
         assert supervisor.recv(4096) == f"READY=1\nSTATUS={raw} open".encode()
-        assert role_held(raw, rings.WRITER_ROLE)
+        assert role_held(raw, WRITER_ROLE)
         heard = [supervisor.recv(4096) for _ in range(12)]
         statuses = [text for text in heard if text != b"WATCHDOG=1"]
         assert 1 <= len(statuses) < 6

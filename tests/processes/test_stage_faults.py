@@ -20,8 +20,9 @@ import pytest
 
 import lob
 from exchange.running import Running, running
+from lob.errors import RingError
+from lob.names import list_rings
 from lob.records import BookState
-from lob.rings import RingError, list_rings
 from pipeline import STAGES, Pipeline, pipeline, wait_for
 
 STALE_WITHIN_S = 1.0

@@ -16,9 +16,11 @@ import numpy as np
 import pytest
 
 from exchange.running import running
-from lob import _native, rings
+from lob import _native
+from lob.errors import RingError
+from lob.names import SHM, list_rings, ring_name
 from lob.records import BOARD_ENTRY, BookState
-from lob.rings import RingError, list_rings, open_segment, ring_name
+from lob.segments import open_segment
 from processes.peer import eventually, own_instance
 from processes.systemd_namespace import Manager, manager, missing
 
@@ -202,7 +204,7 @@ def test_stopping_the_target_ends_all_processes_and_removes_the_rings(services: 
         gone = partial(services.is_, stage, ActiveState="inactive", Result="success")
         eventually(gone, f"{stage} stopped\n{services.inside.journal(services.unit(stage))}", 10)
     assert not [line for line in services.inside.processes() if "lob-" in line and "lob-test" not in line]
-    assert list(rings.SHM.glob(f"*lob.{services.instance}*")) == []
+    assert list(SHM.glob(f"*lob.{services.instance}*")) == []
 
 
 @needs_systemd

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from lob import _native
+from lob.errors import ForeignOwner, WrongLayout
+from lob.names import SHM, list_rings
 from lob.records import Stage
-from lob.rings import SHM, ForeignOwner, WrongLayout, list_rings
 from lob.trace import StageTrace, list_traces, open_trace
 from pipeline import REPOSITORY, Pipeline, pipeline
 from processes.peer import eventually, own_instance, remove_all

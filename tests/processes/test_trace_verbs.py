@@ -18,8 +18,10 @@ from typing import Any
 import pytest
 
 from lob import _native
+from lob.names import SHM, ring_name
 from lob.records import RequestKind, Stage
-from lob.rings import SHM, InputRing, Kind, OutputRing, RingState, ring_name
+from lob.rings import InputRing, OutputRing
+from lob.segments import Kind, RingState
 from lob.trace import StageTrace
 from processes.peer import eventually, own_instance, peers, record
 

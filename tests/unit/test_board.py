@@ -15,8 +15,10 @@ import lob
 from book_stream import unique_instance
 from lob import _native
 from lob.board import SILENT_NS
+from lob.names import ring_name
 from lob.records import BOARD_ENTRY, LEVEL, BookState, Reason
-from lob.rings import Kind, OutputRing, RingState, ring_name, unlink
+from lob.rings import OutputRing
+from lob.segments import Kind, RingState, unlink
 
 DEPTH, SLOTS = 5, 8
 DATA = _native.segment_bytes(0)

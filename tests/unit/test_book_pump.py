@@ -12,7 +12,8 @@ import pytest
 
 from lob import _native as rings_native
 from lob.records import BOARD_ENTRY, LEVEL, BookState, Flag, Reason, RecordType, RequestKind, build, parse
-from lob.rings import InputRing, Kind, OutputRing, RingState
+from lob.rings import InputRing, OutputRing
+from lob.segments import Kind, RingState
 from lob_book import _native
 
 EVENTS_BYTES = 1 << 20

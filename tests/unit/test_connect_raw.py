@@ -14,7 +14,8 @@ from lob import recording, records
 from lob.options import Common
 from lob.recording import Recorder
 from lob.records import Outcome, Reason, Record, RecordType, RequestKind, Scope
-from lob.rings import InputRing, Kind, OutputRing, RingState
+from lob.rings import InputRing, OutputRing
+from lob.segments import Kind, RingState
 from lob.stage import Stage
 from lob_connect.raw import Connection, RawRing
 

@@ -24,7 +24,8 @@ from websockets.uri import parse_uri
 
 from lob import records
 from lob._native import SpscWriter
-from lob.rings import InputRing, Kind, OutputRing, RingState
+from lob.rings import InputRing, OutputRing
+from lob.segments import Kind, RingState
 from lob_connect._native import FrameReader, RawSink
 from lob_connect.socket import Socket, Transport
 

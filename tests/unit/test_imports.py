@@ -13,7 +13,8 @@ PACKAGES = {p.name: p for p in [ROOT / "shared" / "lob", *sorted(ROOT.glob("tool
 TOOLS = frozenset(PACKAGES) - {"lob"}
 
 # Bytes and times go in, records and actions come out: a recording drives them as the network does.
-PURE = ("lob.records", "lob.units", "lob.venues", "lob_connect.backoff", "lob_parse.hooks")
+PURE = ("lob.descriptor", "lob.errors", "lob.records", "lob.units", "lob.venues")
+PURE += ("lob_connect.backoff", "lob_parse.hooks")
 WORLD = {
     *("asyncio", "fcntl", "http", "mmap", "multiprocessing", "os", "posix_ipc", "random", "secrets", "select"),
     *("selectors", "signal", "socket", "ssl", "subprocess", "sys", "tempfile", "threading", "time", "urllib.request"),

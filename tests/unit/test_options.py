@@ -9,8 +9,8 @@ import click
 import pytest
 
 from lob import _native
+from lob.errors import ForeignOwner, NoRing, NoSpace, RoleTaken, WrongLayout
 from lob.options import Common, Group, Instance, Ring, Seconds, Size, common, common_options, run_cli
-from lob.rings import ForeignOwner, NoRing, NoSpace, RoleTaken, WrongLayout
 
 
 def convert(kind: click.ParamType[Any], text: str) -> Any:

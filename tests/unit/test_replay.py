@@ -17,7 +17,8 @@ from lob import _native, records, venues
 from lob.options import Common
 from lob.recording import RecordingError
 from lob.records import NO_CONNECTION, Outcome, Reason, Record, RecordType, RequestKind, Scope
-from lob.rings import InputRing, Kind, OutputRing, RingState
+from lob.rings import InputRing, OutputRing
+from lob.segments import Kind, RingState
 from lob.stage import Stage
 from lob_connect._native import LinePlayer
 from lob_connect.raw import RawRing

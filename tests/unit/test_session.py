@@ -25,7 +25,8 @@ from websockets.frames import Frame, Opcode
 
 from lob import records
 from lob._native import SpscWriter
-from lob.rings import InputRing, Kind, OutputRing, RingState
+from lob.rings import InputRing, OutputRing
+from lob.segments import Kind, RingState
 from lob.venues.venue import Control, Limits, Venue
 from lob_connect._native import FrameReader, RawSink
 from lob_connect.backoff import Budget

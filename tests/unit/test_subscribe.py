@@ -10,7 +10,8 @@ import lob
 from book_stream import BookStream, made_ring, unique_instance
 from lob.instruments import entry, instrument_records
 from lob.records import BookState, Flag, RecordType, build, parse
-from lob.rings import Kind, OutputRing, RingState, unlink
+from lob.rings import OutputRing
+from lob.segments import Kind, RingState, unlink
 
 
 @pytest.fixture

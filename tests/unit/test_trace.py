@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from lob.rings import Kind
+from lob.segments import Kind
 from lob_trace import latency, perfetto, report, show
 from lob_trace.capture import Capture, NotACapture, Pipeline, load, save
 from lob_trace.latency import END_TO_END, Measured

@@ -12,7 +12,9 @@ import pytest
 
 from lob import _native, waiting
 from lob.records import RecordType, build
-from lob.rings import InputRing, Kind, OutputRing, RingState, stages_of
+from lob.rings import InputRing, OutputRing
+from lob.segments import Kind, RingState
+from lob.waiting import stages_of
 from pipeline import BIN, unique_instance
 
 TRADE = {"price": 1, "qty": 1}

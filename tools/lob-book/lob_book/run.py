@@ -9,9 +9,13 @@ from typing import Any
 import orjson
 
 from lob._native import Board, BroadcastWriter, RequestQueue, SpscReader
+from lob.errors import RingError
 from lob.instruments import instrument_records
+from lob.manifest import manifest_left_in
+from lob.names import instance_of
 from lob.records import RequestKind
-from lob.rings import InputRing, Kind, OutputRing, RingError, instance_of, manifest_left_in
+from lob.rings import InputRing, OutputRing
+from lob.segments import Kind
 from lob.stage import Stage
 from lob.trace import open_stage_trace
 from lob_book import _native

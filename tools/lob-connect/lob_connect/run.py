@@ -12,8 +12,10 @@ from typing import Any
 import click
 
 from lob import _native as rings_native
+from lob.names import instance_of
 from lob.recording import Recorder, RecordingError
-from lob.rings import Kind, OutputRing, Policy, instance_of
+from lob.rings import OutputRing
+from lob.segments import Kind, Policy
 from lob.stage import Stage
 from lob.trace import open_stage_trace
 from lob.venues.venue import Venue

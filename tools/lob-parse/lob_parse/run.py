@@ -7,9 +7,13 @@ from typing import Any
 
 from lob import venues
 from lob._native import SpscReader, SpscWriter
+from lob.errors import RingError, WrongLayout
+from lob.manifest import manifest_left_in
+from lob.names import instance_of
 from lob.options import Common
 from lob.records import BookState, Reason
-from lob.rings import InputRing, Kind, OutputRing, RingError, WrongLayout, instance_of, manifest_left_in
+from lob.rings import InputRing, OutputRing
+from lob.segments import Kind
 from lob.stage import Stage
 from lob.trace import open_stage_trace
 from lob_parse import _native

@@ -8,9 +8,11 @@ from collections.abc import Callable
 import click
 
 from lob import _native
+from lob.errors import RingError
 from lob.instruments import instrument_records
+from lob.names import instance_of
 from lob.records import BookState, Reason, RecordType, RequestKind, build
-from lob.rings import InputRing, RingError, instance_of
+from lob.rings import InputRing
 from lob.stage import Stage
 from lob.trace import open_stage_trace
 from lob_publish._native import Pump, trace_to

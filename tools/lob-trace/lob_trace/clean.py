@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from lob.rings import NAME, SHM, WRITER_ROLE, ForeignOwner, instance_of, list_rings, role_held, unlink_if_idle
+from lob.errors import ForeignOwner
+from lob.names import NAME, SHM, instance_of, list_rings
+from lob.roles import WRITER_ROLE, role_held
+from lob.segments import unlink_if_idle
 from lob.trace import list_traces
 
-# lob.rings.hidden_name: what its maker had not finished.
+# lob.names.hidden_name: what its maker had not finished.
 HIDDEN = re.compile(r"\.(?P<ring>lob\.[A-Za-z0-9_-]+\.[a-z0-9-]+)(\.lock)?\.\d+\.[0-9a-f]{8}")
 
 

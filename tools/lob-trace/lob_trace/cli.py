@@ -13,9 +13,9 @@ import click
 import orjson
 
 from lob.board import Board
+from lob.errors import ForeignOwner, NoRing, RingError
 from lob.options import Instance, Seconds, run_cli, say
 from lob.records import RequestKind
-from lob.rings import ForeignOwner, NoRing, RingError
 from lob_trace import bars, capture, show
 from lob_trace import books as book_rows
 from lob_trace import clean as cleaning

@@ -5,8 +5,11 @@ from __future__ import annotations
 import time
 
 from lob import _native
+from lob.errors import RingError, WrongLayout
+from lob.names import ring_name
 from lob.records import SYMBOL_MAX_BYTES, Reason, RequestKind
-from lob.rings import WRITER_ROLE, Kind, RingError, WrongLayout, open_segment, ring_name, role_held
+from lob.roles import WRITER_ROLE, role_held
+from lob.segments import Kind, open_segment
 
 
 class NotPosted(RingError):

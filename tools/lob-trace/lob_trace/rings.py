@@ -7,21 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from lob import _native
-from lob.rings import (
-    POLICIES,
-    READER_ROLE,
-    WRITER_ROLE,
-    ForeignOwner,
-    Kind,
-    NoRing,
-    RingError,
-    RingState,
-    instance_of,
-    list_rings,
-    open_segment,
-    read_manifest,
-    role_held,
-)
+from lob.errors import ForeignOwner, NoRing, RingError
+from lob.manifest import read_manifest
+from lob.names import instance_of, list_rings
+from lob.roles import READER_ROLE, WRITER_ROLE, role_held
+from lob.segments import POLICIES, Kind, RingState, open_segment
 
 ORDER = ("raw", "events", "book", "board", "public")
 

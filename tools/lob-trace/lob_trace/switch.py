@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lob.rings import RingError
+from lob.errors import RingError
 from lob.trace import list_traces, open_trace
 
 

@@ -10,7 +10,8 @@ from rich.live import Live
 from rich.text import Text
 
 from lob.board import Board
-from lob.rings import RingError, instance_of, list_rings
+from lob.errors import RingError
+from lob.names import instance_of, list_rings
 from lob_trace import books as book_rows
 from lob_trace import rings as outside
 from lob_trace.latency import END_TO_END, rows

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lob import _native
-from lob.rings import WRITER_ROLE, ForeignOwner, RingError, instance_of, role_held
+from lob.errors import ForeignOwner, RingError
+from lob.names import instance_of
+from lob.roles import WRITER_ROLE, role_held
 from lob.trace import list_traces, open_trace
 from lob_trace.histogram import Histogram
 from lob_trace.latency import STAGES, Measured

@@ -13,21 +13,13 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from lob import _native
+from lob.errors import RingError, WrongLayout
 from lob.instruments import entry, instrument_records
+from lob.manifest import read_manifest
+from lob.names import check_name, ring_name
 from lob.records import parse
-from lob.rings import (
-    InputRing,
-    Kind,
-    OutputRing,
-    Policy,
-    RingError,
-    RingState,
-    WrongLayout,
-    check_name,
-    open_segment,
-    read_manifest,
-    ring_name,
-)
+from lob.rings import InputRing, OutputRing
+from lob.segments import Kind, Policy, RingState, open_segment
 from lob_publish._native import Pump
 from lob_publish.sinks.sink import Place, Sink, SinkFailed
 
