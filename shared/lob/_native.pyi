@@ -6,6 +6,8 @@ from typing import Any
 LAYOUT_VERSION: int
 SCHEMA_HASH: int
 READER_SLOTS: int
+QUEUE_ROLE: int
+OWNER_MAX: int
 MANIFEST_TEXT_MAX_BYTES: int
 SIZES: dict[str, int]
 OFFSETS: dict[str, int]
@@ -126,7 +128,7 @@ class Tops:
     def rows(self) -> list[tuple[str, int, int, int, int, int, int, int, int, int, int, int]]: ...
 
 class RequestQueue:
-    def __init__(self, segment: Segment) -> None: ...
+    def __init__(self, segment: Segment, lock_fd: int, owner: int) -> None: ...
     def post(self, id: int, kind: int, reason: int, symbol: str) -> bool: ...
     def take(self) -> tuple[int, int, int, str] | None: ...
     @property

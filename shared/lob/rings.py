@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from functools import cached_property
 from typing import Any, TypeAlias, cast
 
 import orjson
@@ -101,6 +102,11 @@ class OutputRing:
         self.writer.take_over(os.getpid())
         self._closed = False
 
+    @cached_property
+    def requests(self) -> _native.RequestQueue:
+        """What those who read us ask for."""
+        return self._roles.request_queue(self.segment)
+
     def _existing(self, manifest: dict[str, Any], policy: Policy) -> _native.Segment | None:
         try:
             segment = open_segment(self.name, writable=True)
@@ -178,6 +184,7 @@ class InputRing:
 
     def _attach(self, segment: _native.Segment) -> None:
         self.segment = segment
+        self._requests: _native.RequestQueue | None = None
         facts = segment.facts()
         self.kind = Kind(facts["kind"])
         self.policy: Policy = POLICIES[int(facts["policy"])]
@@ -239,7 +246,14 @@ class InputRing:
 
     def request(self, kind: RequestKind, symbol: str, reason: Reason = Reason.NONE) -> bool:
         """Post a request that travels upstream; False if the queue is full."""
-        return bool(_native.RequestQueue(self.segment).post(time.monotonic_ns(), int(kind), int(reason), symbol))
+        return bool(self.requests.post(time.monotonic_ns(), int(kind), int(reason), symbol))
+
+    @property
+    def requests(self) -> _native.RequestQueue:
+        """The queue that travels upstream, of the segment that we read now."""
+        if self._requests is None:
+            self._requests = self._roles.request_queue(self.segment)
+        return self._requests
 
     def replaced(self) -> bool:
         """Whether the name means another segment now."""

@@ -1,7 +1,7 @@
 """Who holds which role in a ring.
 
-A role (the writer, one byte a reader slot) is an OFD record lock on one byte of a 0600 file beside the segment: the
-kernel frees it at any death, so liveness is the lock and never a pid.
+A role (the writer, one byte a reader slot, one byte a process that uses the request queue) is an OFD record lock on one
+byte of a 0600 file beside the segment: the kernel frees it at any death, so liveness is the lock and never a pid.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from lob.names import SHM, hidden_name, shm_path
 WRITER_ROLE = 0
 READER_ROLE = 1  # + slot
 ROLES = READER_ROLE + _native.READER_SLOTS
+QUEUE_ROLE = _native.QUEUE_ROLE  # + owner number, 1 to OWNER_MAX; not among ROLES: it keeps no ring from being removed
+assert ROLES <= QUEUE_ROLE
 
 
 def lock_path(name: str) -> Path:
@@ -76,6 +78,16 @@ class Roles:
     def held(self, role: int) -> bool:
         """Whether somebody else holds the role."""
         return _locked(self._fd, role, 1)
+
+    def request_queue(self, segment: _native.Segment) -> _native.RequestQueue:
+        """The ring's queue, to post into and to take from, under a number of ours that lasts as long as the roles.
+
+        Once for an object: the kernel does not tell of two locks of one open file. Raises RingError.
+        """
+        for owner in range(1, _native.OWNER_MAX + 1):
+            if _lock(self._fd, QUEUE_ROLE + owner, 1):  # in this file, whatever has its name now: it is the segment's
+                return _native.RequestQueue(segment, self._fd, owner)
+        raise RingError(f"{self.name}: {_native.OWNER_MAX} processes use its request queue already")
 
     def close(self) -> None:
         """Give back all roles."""

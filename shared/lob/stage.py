@@ -65,7 +65,6 @@ class Stage:
         self._printer: Printer | None = None
         self._tap: _native.SpscReader | _native.BroadcastReader | None = None
         self._piped_in = False
-        self._from_below: _native.RequestQueue | None = None
         self._stop_requested = False
         self._input_ended = False
         self._ended = False
@@ -262,13 +261,11 @@ class Stage:
         """
         if not self.outputs or self.input is None:
             return
-        if self._from_below is None:
-            self._from_below = _native.RequestQueue(self.outputs[0].segment)
-        while (request := self._from_below.take()) is not None:
+        while (request := self.outputs[0].requests.take()) is not None:
             id_, kind, reason, symbol = request
             if ours(kind, symbol) or self.input.policy == "wait":
                 continue
-            if not _native.RequestQueue(self.input.segment).post(id_, kind, reason, symbol):
+            if not self.input.requests.post(id_, kind, reason, symbol):
                 self.say(f"{self.input.name}: its request queue is full; one for {symbol or 'all'} is lost")
 
     def running(self) -> bool:

@@ -118,6 +118,9 @@ nb::dict header_facts(const Segment& segment) {
     facts["bytes"] = h.bytes.load();
     facts["drops"] = h.drops.load();
     facts["full_waits"] = h.full_waits.load();
+    const auto& queue = Queue::storage(segment);
+    facts["queue_recovered"] = queue.recovered.load();
+    facts["queue_damaged"] = queue.damaged.load();
     nb::list readers;
     for (const auto& reader : h.readers)
         if (reader.state.load() != 0) {
@@ -193,6 +196,8 @@ NB_MODULE(_native, m) {
     m.attr("LAYOUT_VERSION") = LAYOUT_VERSION;
     m.attr("SCHEMA_HASH") = schema_hash();
     m.attr("READER_SLOTS") = READER_SLOTS;
+    m.attr("QUEUE_ROLE") = static_cast<int>(LockedPeers::FIRST_BYTE);
+    m.attr("OWNER_MAX") = OWNER_MAX;
     m.attr("MANIFEST_TEXT_MAX_BYTES") = Segment::MANIFEST_TEXT_MAX_BYTES;
     m.attr("SIZES") = [] {
         nb::dict sizes;
@@ -434,7 +439,14 @@ NB_MODULE(_native, m) {
              "qty scale, updates, origin_ns, latency_ns.");
 
     nb::class_<Queue>(m, "RequestQueue")
-        .def(nb::init<Segment&>(), "segment"_a, nb::keep_alive<1, 2>())
+        .def(
+            "__init__",
+            [](Queue* self, Segment& segment, int lock_fd, std::uint32_t owner) {
+                new (self) Queue(segment, LockedPeers(lock_fd), owner);
+                self->adopt();
+            },
+            "segment"_a, "lock_fd"_a, "owner"_a, nb::keep_alive<1, 2>(),
+            "The caller holds byte QUEUE_ROLE + owner of the lock file, from before this call to the end of the queue's life.")
         .def(
             "post",
             [](Queue& q, std::uint64_t id, int kind, int reason, const std::string& symbol) {

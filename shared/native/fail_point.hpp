@@ -1,6 +1,6 @@
 // fail_point.hpp - numbered places where a test lets a process die; nothing at all in a build without LOB_FAIL_POINTS.
 //
-// RING_KILL_AT=n      SIGKILL at the first pass of point n;  n:k  at the k-th. One before and one after each store that
+// RING_KILL_AT=n      SIGKILL at the first pass of point n;  n:k  at the k-th;  n:k:stop  SIGSTOP there. One before and one after each store that
 // another process relies on: a process that is killed there leaves exactly what a reader of the proof would expect.
 // tests/native/fail_points.cpp walks all of them.
 //
@@ -20,13 +20,15 @@ namespace lob {
 
 inline void fail_point(long point) {
     static long at = -1, passes = 1;
+    static int signal = SIGKILL;
     if (at == -1) {
         const char* told = std::getenv("RING_KILL_AT");
         char* rest = nullptr;
         at = told == nullptr ? 0 : std::strtol(told, &rest, 10);
-        if (rest != nullptr && *rest == ':') passes = std::strtol(rest + 1, nullptr, 10);
+        if (rest != nullptr && *rest == ':') passes = std::strtol(rest + 1, &rest, 10);
+        if (rest != nullptr && *rest == ':') signal = SIGSTOP;
     }
-    if (point == at && --passes == 0) std::raise(SIGKILL);
+    if (point == at && --passes == 0) std::raise(signal);
 }
 
 }  // namespace lob

@@ -4,7 +4,8 @@
 // else: a producer takes any DESTROYED one, a consumer the CONSTRUCTED one with the lowest ticket, so a dead peer
 // costs at most its own slot and never the queue (slots in ticket order would wedge there).
 //
-// Shape      slots[SLOTS], then who sleeps; state = ticket * 4 + phase; the ticket is the time of the claim.
+// Shape      slots[SLOTS], then who sleeps, then two counters; state = ticket << 10 | owner << 2 | phase, one word, so a
+//            slot is never held without the number of who holds it. The ticket is the time of the claim (TICK_NS).
 // Ordering   P1 CAS DESTROYED->COPY_IN acquire   pairs with C3: the last consumer is done with the payload
 //            P2 CAS COPY_IN->CONSTRUCTED release pairs with C1: the state implies the payload
 //            C1 CAS CONSTRUCTED->COPY_OUT acquire; C3 CAS COPY_OUT->DESTROYED release
@@ -12,39 +13,48 @@
 // Order      the entries of one producer come out in their order; a consumer scans until two scans agree on the
 //            oldest, because slots that it has passed may be filled behind it.
 // Waiting    enqueue() and dequeue() sleep by the protocol of wait.hpp on a word each: P2 wakes consumers, C3 producers.
-// Crash      a slot that stays in COPY_IN or COPY_OUT for longer than STUCK_NS is taken back, counted. A producer that
-//            was only stopped then fails at P2 (the ticket differs); what it may scribble on the next payload is found
-//            by the checksum, which covers the ticket, and that entry is thrown away, counted. A consumer that was
-//            only stopped fails at C3 and keeps what it has copied whole: nobody else will get it. What a dead one had
-//            half copied, in or out, is gone; the sleep of who waits for that slot ends by itself (SLEEP_NS), so
-//            a full queue of dead producers is a wait of STUCK_NS and no hang.
+// Liveness   an owner number is a lock that the kernel frees at any death (Peers; in shared memory a byte of the ring's lock
+//            file). Who meets a slot that is in COPY_* for more than GRACE_NS asks for its owner: dead: D1 CAS
+//            COPY_*->DESTROYED, counted; alive, also if it is only stopped: passed by, for as long as that takes.
+//            A number that was a dead one's before is adopted first (D2): whoever gets it holds its lock, so what
+//            lies under that number is the dead one's, and is freed before the first claim of the new owner. Between the lock and
+//            D2 such a slot looks held by the living, and is passed by. No order is asked of D1 and D2: the dead has made all
+//            its stores before the kernel frees its lock, and the next claim is P1.
+// Crash      what a dead one had half copied, in or out, is gone, and nothing else.
+// Checksum   over payload and ticket. The protocol does not need it; it is for what no lock can tell: a lock file that
+//            somebody has removed makes the living look dead. A producer robbed so fails at P2, and what it may scribble on
+//            the next payload is thrown away, counted; a consumer robbed so fails at C3 and keeps what it has copied whole:
+//            nobody else will get it.
 // Full       try_enqueue gives false.
-// Not for    hot data: a scan of SLOTS lines a call. Requests travel here.
+// Not for    hot data: a scan of SLOTS lines a call. Requests travel here, and batches of work.
 #pragma once
 
 #include <algorithm>
 #include <cstring>
 #include <iterator>
 #include <type_traits>
+#include <utility>
 
 #include "fail_point.hpp"
+#include "peers.hpp"
 #include "segment.hpp"
 #include "wait.hpp"
 
 namespace lob {
 
-template <class Payload, std::uint64_t SLOTS, class A = DefaultAtomics>
+template <class Payload, std::uint64_t SLOTS, class Peers = AllLive, class A = DefaultAtomics>
 class FixedQueue {
     static_assert(std::is_trivially_copyable_v<Payload> && sizeof(Payload) % 8 == 0, "it is copied word by word");
     static constexpr std::size_t WORDS = sizeof(Payload) / 8;
     enum Phase : std::uint64_t { DESTROYED = 0, COPY_IN = 1, CONSTRUCTED = 2, COPY_OUT = 3 };
 
 public:
-    static constexpr std::int64_t STUCK_NS = 1'000'000'000;
+    static constexpr std::int64_t GRACE_NS = 1'000'000;  // no copy takes so long, unless its owner is off its core
+    static constexpr std::int64_t TICK_NS = 64;          // 54 bits of them are 36 years
+    static constexpr unsigned TICKET_SHIFT = 10;
 
     struct alignas(128) Slot {
         typename A::template atomic<std::uint64_t> state;
-        typename A::template atomic<std::int64_t> since_ns;
         typename A::template atomic<std::uint64_t> checksum;
         std::uint64_t payload[WORDS];
     };
@@ -53,33 +63,43 @@ public:
         Slot slots[SLOTS];
         alignas(128) typename A::template atomic<std::uint32_t> consumer_sleep;
         alignas(128) typename A::template atomic<std::uint32_t> producer_sleep;
+        alignas(128) typename A::template atomic<std::uint64_t> recovered;  // slots taken back from the dead
+        typename A::template atomic<std::uint64_t> damaged;                 // entries thrown away
     };
 
-    explicit FixedQueue(Storage& storage, std::int64_t stuck_ns = STUCK_NS) : storage_(storage), stuck_ns_(stuck_ns) {}
+    // `owner`: the caller's number among those who share `storage`, 0 to OWNER_MAX.
+    explicit FixedQueue(Storage& storage, Peers peers = {}, std::uint32_t owner = 0, std::int64_t grace_ns = GRACE_NS)
+        : storage_(storage), peers_(std::move(peers)), owner_(owner), grace_ns_(grace_ns) {
+        if (owner > OWNER_MAX) throw std::invalid_argument("no owner number: " + std::to_string(owner));
+    }
+
+    // Frees what the last owner of our number was holding when it died. Once, when the number has become ours.
+    void adopt() {
+        for (Slot& slot : storage_.slots) {
+            const std::uint64_t seen = slot.state.load(std::memory_order_relaxed);
+            if (in_copy(seen) && owner_of(seen) == owner_) take_back(slot, seen);  // D2
+        }
+    }
 
     bool try_enqueue(const Payload& payload) {
         std::uint64_t words[WORDS];
         std::memcpy(words, &payload, sizeof payload);
-        const std::uint64_t ticket = next_ticket();
+        const std::uint64_t claim = next_claim();
         for (Slot& slot : storage_.slots) {
             std::uint64_t seen = slot.state.load(std::memory_order_relaxed);
-            if (stuck(slot, seen) && slot.state.compare_exchange_strong(seen, seen & ~3ull, std::memory_order_relaxed)) {
-                seen &= ~3ull;
-                ++recovered_;
-            }
+            if (left_by_the_dead(seen)) seen = take_back(slot, seen);
             if ((seen & 3) != DESTROYED) continue;
             LOB_FAIL_POINT(40);
-            if (!slot.state.compare_exchange_strong(seen, ticket * 4 + COPY_IN, std::memory_order_acquire)) continue;  // P1
+            if (!slot.state.compare_exchange_strong(seen, claim | COPY_IN, std::memory_order_acquire)) continue;  // P1
             LOB_FAIL_POINT(41);
-            slot.since_ns.store(mono_ns(), std::memory_order_relaxed);
             for (std::size_t w = 0; w < WORDS; ++w) {
                 A::store_word(&slot.payload[w], words[w]);
                 LOB_FAIL_POINT(42);
             }
-            slot.checksum.store(checksum(words, ticket), std::memory_order_relaxed);
+            slot.checksum.store(checksum(words, claim), std::memory_order_relaxed);
             LOB_FAIL_POINT(43);
-            std::uint64_t mine = ticket * 4 + COPY_IN;
-            if (slot.state.compare_exchange_strong(mine, ticket * 4 + CONSTRUCTED, std::memory_order_release)) {  // P2
+            std::uint64_t mine = claim | COPY_IN;
+            if (slot.state.compare_exchange_strong(mine, claim | CONSTRUCTED, std::memory_order_release)) {  // P2
                 LOB_FAIL_POINT(44);
                 wake_if_asleep<A>(storage_.consumer_sleep);
                 return true;
@@ -97,22 +117,21 @@ public:
                 before = oldest;
                 if (Slot* older = find_oldest(oldest_state)) oldest = older;
             }
-            const std::uint64_t ticket = oldest_state >> 2;
-            const std::uint64_t taken = next_ticket() * 4 + COPY_OUT;  // a new ticket: this phase is not stuck yet
+            const std::uint64_t filled = oldest_state & ~3ull;
+            const std::uint64_t claim = next_claim();
             LOB_FAIL_POINT(50);
-            if (!oldest->state.compare_exchange_strong(oldest_state, taken, std::memory_order_acquire)) continue;  // C1
+            if (!oldest->state.compare_exchange_strong(oldest_state, claim | COPY_OUT, std::memory_order_acquire)) continue;  // C1
             LOB_FAIL_POINT(51);
-            oldest->since_ns.store(mono_ns(), std::memory_order_relaxed);
             std::uint64_t words[WORDS];
             for (std::size_t w = 0; w < WORDS; ++w) words[w] = A::load_word(&oldest->payload[w]);
-            const bool whole = oldest->checksum.load(std::memory_order_relaxed) == checksum(words, ticket);
+            const bool whole = oldest->checksum.load(std::memory_order_relaxed) == checksum(words, filled);
             LOB_FAIL_POINT(52);
-            std::uint64_t mine = taken;
-            oldest->state.compare_exchange_strong(mine, taken & ~3ull, std::memory_order_release);  // C3
+            std::uint64_t mine = claim | COPY_OUT;
+            oldest->state.compare_exchange_strong(mine, claim | DESTROYED, std::memory_order_release);  // C3
             LOB_FAIL_POINT(53);
             wake_if_asleep<A>(storage_.producer_sleep);
             if (!whole) {
-                ++damaged_;
+                storage_.damaged.fetch_add(1, std::memory_order_relaxed);
                 continue;
             }
             std::memcpy(&payload, words, sizeof payload);
@@ -128,19 +147,16 @@ public:
         return wait_until<A>([&] { return try_dequeue(payload); }, &storage_.consumer_sleep, mode, timeout_ns);
     }
 
-    std::uint64_t recovered() const { return recovered_; }
-    std::uint64_t damaged() const { return damaged_; }
+    std::uint64_t recovered() const { return storage_.recovered.load(std::memory_order_relaxed); }
+    std::uint64_t damaged() const { return storage_.damaged.load(std::memory_order_relaxed); }
 
 private:
     // The CONSTRUCTED slot with the lowest state below `state` (lowered to it); null: none.
     Slot* find_oldest(std::uint64_t& state) {
         Slot* oldest = nullptr;
         for (Slot& slot : storage_.slots) {
-            std::uint64_t seen = slot.state.load(std::memory_order_acquire);  // C0
-            if ((seen & 3) == COPY_OUT && stuck(slot, seen)) {
-                if (slot.state.compare_exchange_strong(seen, seen & ~3ull, std::memory_order_relaxed)) ++recovered_;
-                continue;
-            }
+            const std::uint64_t seen = slot.state.load(std::memory_order_acquire);  // C0
+            if (left_by_the_dead(seen)) take_back(slot, seen);
             if ((seen & 3) == CONSTRUCTED && seen < state) {
                 oldest = &slot;
                 state = seen;
@@ -149,41 +165,57 @@ private:
         return oldest;
     }
 
-    // Tickets order the slots; two producers with equal clocks only swap places.
-    static std::uint64_t next_ticket() { return static_cast<std::uint64_t>(mono_ns()); }
+    static bool in_copy(std::uint64_t state) { return (state & 1) != 0; }
+    static std::uint32_t owner_of(std::uint64_t state) { return static_cast<std::uint32_t>(state >> 2) & OWNER_MAX; }
 
-    bool stuck(const Slot& slot, std::uint64_t state) const {
-        const auto phase = state & 3;
-        if (phase != COPY_IN && phase != COPY_OUT) return false;
-        const auto since_ns = std::max(slot.since_ns.load(std::memory_order_relaxed), static_cast<std::int64_t>(state >> 2));
-        return mono_ns() - since_ns > stuck_ns_;
+    bool left_by_the_dead(std::uint64_t state) const {
+        if (!in_copy(state) || owner_of(state) == owner_) return false;
+        if (mono_ns() - static_cast<std::int64_t>(state >> TICKET_SHIFT) * TICK_NS <= grace_ns_) return false;
+        return !peers_(owner_of(state));
     }
 
-    static std::uint64_t checksum(const std::uint64_t* words, std::uint64_t ticket) {
-        std::uint64_t hash = 1469598103934665603ull ^ ticket;
+    // What the slot's state is then.
+    std::uint64_t take_back(Slot& slot, std::uint64_t seen) {
+        const std::uint64_t freed = seen & ~3ull;
+        if (!slot.state.compare_exchange_strong(seen, freed, std::memory_order_relaxed)) return seen;  // D1
+        storage_.recovered.fetch_add(1, std::memory_order_relaxed);
+        wake_if_asleep<A>(storage_.producer_sleep);
+        return freed;
+    }
+
+    // Tickets order the slots; those of one producer rise, two producers with equal clocks only swap places.
+    std::uint64_t next_claim() {
+        ticket_ = std::max(ticket_ + 1, static_cast<std::uint64_t>(mono_ns() / TICK_NS));
+        return ticket_ << TICKET_SHIFT | std::uint64_t{owner_} << 2;
+    }
+
+    static std::uint64_t checksum(const std::uint64_t* words, std::uint64_t claim) {
+        std::uint64_t hash = 1469598103934665603ull ^ claim;
         for (std::size_t w = 0; w < WORDS; ++w) hash = (hash ^ words[w]) * 1099511628211ull;
         return hash;
     }
 
     Storage& storage_;
-    const std::int64_t stuck_ns_;
-    std::uint64_t recovered_ = 0;
-    std::uint64_t damaged_ = 0;
+    const Peers peers_;
+    const std::uint32_t owner_;
+    const std::int64_t grace_ns_;
+    std::uint64_t ticket_ = 0;
 };
 
 // The requests that travel upstream: one in each ring's segment.
-template <class A = DefaultAtomics>
-class RequestQueue : public FixedQueue<Request, QUEUE_SLOTS, A> {
-    using Base = FixedQueue<Request, QUEUE_SLOTS, A>;
+template <class Peers = LockedPeers, class A = DefaultAtomics>
+class RequestQueue : public FixedQueue<Request, QUEUE_SLOTS, Peers, A> {
+    using Base = FixedQueue<Request, QUEUE_SLOTS, Peers, A>;
     static_assert(sizeof(typename Base::Slot) == QUEUE_SLOT_BYTES, "other processes rely on it");
     static_assert(QUEUE_OFFSET + sizeof(typename Base::Storage) <= MANIFEST_OFFSET);
 
 public:
-    explicit RequestQueue(Segment& segment, std::int64_t stuck_ns = Base::STUCK_NS) : Base(storage(segment), stuck_ns) {}
-
-private:
-    static typename Base::Storage& storage(Segment& segment) {
+    explicit RequestQueue(Segment& segment, Peers peers = {}, std::uint32_t owner = 0, std::int64_t grace_ns = Base::GRACE_NS)
+        : Base(storage(segment), std::move(peers), owner, grace_ns) {
         if (!segment.writable()) throw std::invalid_argument("the segment is mapped read-only");
+    }
+
+    static typename Base::Storage& storage(const Segment& segment) {
         return *reinterpret_cast<typename Base::Storage*>(segment.queue());
     }
 };

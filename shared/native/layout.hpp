@@ -13,7 +13,7 @@
 
 namespace lob {
 
-inline constexpr std::uint32_t LAYOUT_VERSION = 1;
+inline constexpr std::uint32_t LAYOUT_VERSION = 2;
 
 enum class RecordType : std::uint16_t {
     pad = 0,  // fills the ring up to its end; only the first 8 bytes of the header exist

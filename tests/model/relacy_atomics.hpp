@@ -58,7 +58,7 @@ inline rl::debug_info at(const Where& where) { return {where.function_name(), wh
 // What is wrong in this run. `offset` counts from the start of the memory under test.
 struct Mistake {
     const char* name = "none";
-    enum Kind { none, weak_store, weak_load, no_fence, no_store, one_checkpoint, lowered_intent, one_bit } kind = none;
+    enum Kind { none, weak_store, weak_load, no_fence, no_store, one_checkpoint, lowered_intent, one_bit, all_dead, all_live, no_adoption } kind = none;
     std::uint64_t offset = 0;
     std::memory_order fence = std::memory_order_relaxed;
     int thread = -1;  // whose fence; -1: everybody's

@@ -380,7 +380,16 @@ struct Item {
     std::uint64_t id;
     std::uint64_t twice;
 };
-using Queue = FixedQueue<Item, 2, A>;
+// The kernel's locks: who holds the number. Its answers are of one order, as of a lock.
+struct ModelPeers {
+    static inline bool held[4];
+    bool operator()(std::uint32_t owner) const {
+        if (mistake.kind == Mistake::all_dead) return false;
+        return mistake.kind == Mistake::all_live || held[owner];
+    }
+};
+using Queue = FixedQueue<Item, 2, ModelPeers, A>;
+constexpr std::int64_t NO_GRACE = -1'000'000;  // who is in a copy is asked for at once
 
 struct QueueMemory {
     alignas(128) std::byte bytes[sizeof(Queue::Storage)];
@@ -388,7 +397,7 @@ struct QueueMemory {
     void reset(World& world) {
         std::memset(bytes, 0, sizeof bytes);
         World::base = bytes;
-        for (std::size_t i = 0; i < 2; ++i) world.watch(bytes + i * sizeof(Queue::Slot), 3 + sizeof(Item) / 8);
+        for (std::size_t i = 0; i < 2; ++i) world.watch(bytes + i * sizeof(Queue::Slot), 2 + sizeof(Item) / 8);
         world.watch_flag(&storage().consumer_sleep);
         world.watch_flag(&storage().producer_sleep);
     }
@@ -400,9 +409,12 @@ struct Requests : rl::test_suite<Requests, 4> {
     World world;
     bool got[200] = {};
 
-    void before() { queue_memory.reset(world); }
+    void before() {
+        queue_memory.reset(world);
+        std::fill(std::begin(ModelPeers::held), std::end(ModelPeers::held), true);
+    }
     void thread(unsigned index) {
-        Queue queue(queue_memory.storage(), FOR_EVER_NS);
+        Queue queue(queue_memory.storage(), {}, index, NO_GRACE);
         if (index < 2) {
             for (std::uint64_t n = 0; n < EACH; ++n) {
                 const std::uint64_t id = index * 100 + n + 1;
@@ -419,18 +431,83 @@ struct Requests : rl::test_suite<Requests, 4> {
             expect(!std::exchange(got[item.id], true), "queue: an entry is there twice");
             last[item.id > 100] = item.id;
         }
-        expect(queue.damaged() == 0, "queue: an entry was damaged, and nobody took a slot back");
+        expect(queue.damaged() == 0 && queue.recovered() == 0, "queue: a slot was taken from the living");
     }
 };
 
-// Every slot counts as stuck at once: what the living hold is taken from them, as after a stop of more than STUCK_NS.
+// A producer dies before any of its stores, gets its number back or not, and a consumer meets what it left. With two slots, one
+// death that is not seen is half of the queue, two are all of it.
+struct RequestsOfTheDead : rl::test_suite<RequestsOfTheDead, 3> {
+    World world;
+    bool got[4] = {};
+    std::uint64_t deaths = 0;
+
+    void before() {
+        queue_memory.reset(world);
+        std::fill(std::begin(ModelPeers::held), std::end(ModelPeers::held), true);
+    }
+    void after() {
+        Queue queue(queue_memory.storage(), {}, 3, NO_GRACE);
+        Item item{};
+        while (queue.try_dequeue(item)) take(item);
+        for (int n = 0; n < 2; ++n) expect(queue.try_enqueue({1, 2}), "queue: a slot is lost for ever");
+        expect(queue.damaged() == 0, "queue: an entry was damaged");
+        expect(queue.recovered() == deaths, "queue: slots taken back are not those of the dead");
+    }
+    void take(const Item& item) {
+        expect(item.id >= 1 && item.id <= 3 && item.twice == 2 * item.id, "queue: an entry is torn");
+        expect(!std::exchange(got[item.id], true), "queue: an entry is there twice");
+    }
+    void thread(unsigned index) {
+        if (index == 0) {
+            // Each store of a slot comes between P1 and P2: payload, payload, checksum.
+            const bool inherits = rl::rand(2) != 0;
+            for (int life = 0; life < 2; ++life) {
+                Queue queue(queue_memory.storage(), {}, 0, NO_GRACE);
+                ModelPeers::held[0] = true;
+                if (mistake.kind != Mistake::no_adoption) queue.adopt();
+                world.kill_at(static_cast<int>(rl::rand(3)));
+                try {
+                    queue.try_enqueue({1, 2});
+                    world.spare();
+                } catch (const Killed&) {
+                    ++deaths;
+                    ModelPeers::held[0] = false;
+                    if (inherits) continue;
+                }
+                break;
+            }
+            // Its last life ends without a death in a slot, and its number stays taken.
+            if (inherits) {
+                Queue heir(queue_memory.storage(), {}, 0, NO_GRACE);
+                ModelPeers::held[0] = true;
+                if (mistake.kind != Mistake::no_adoption) heir.adopt();
+            }
+            return;
+        }
+        Queue queue(queue_memory.storage(), {}, index, NO_GRACE);
+        if (index == 1) {
+            for (std::uint64_t id = 2; id <= 3; ++id) queue.try_enqueue({id, 2 * id});
+            return;
+        }
+        for (int i = 0; i < 2; ++i) {
+            Item item{};
+            if (queue.try_dequeue(item)) take(item);
+        }
+    }
+};
+
+// Everybody looks dead, as with a lock file that was removed: what the living hold is taken from them.
 struct RequestsTakenBack : rl::test_suite<RequestsTakenBack, 3> {
     World world;
     bool got[4] = {};
 
-    void before() { queue_memory.reset(world); }
+    void before() {
+        queue_memory.reset(world);
+        std::fill(std::begin(ModelPeers::held), std::end(ModelPeers::held), false);
+    }
     void thread(unsigned index) {
-        Queue queue(queue_memory.storage(), -1);
+        Queue queue(queue_memory.storage(), {}, index, NO_GRACE);
         if (index == 0) {
             for (std::uint64_t id = 1; id <= 2; ++id) queue.try_enqueue({id, 2 * id});
             return;
@@ -534,7 +611,10 @@ int main(int argc, char** argv) {
                     {{"P2, C3 relaxed: state", M::weak_store, state},
                      {"C1, P1 relaxed: state", M::weak_load, state},
                      {"S1, S2 missing: no fence", M::no_fence, 0, SEQ_CST},
-                     {"one bit for several sleepers", M::one_bit}});
+                     {"one bit for several sleepers", M::one_bit},
+                     {"the owner is not asked for", M::all_dead}});
+    verify<RequestsOfTheDead>("queue, dead producers", iterations,
+                             {{"the dead are not noticed", M::all_live}, {"a number is not adopted", M::no_adoption}});
     verify<RequestsTakenBack>("queue, slots taken back from the living", iterations, {});
     std::printf("%s\n", wrong == 0 ? "model: the source is accepted, every seeded mistake is rejected" : "model: FAILED");
     return wrong == 0 ? 0 : 1;

@@ -1,8 +1,9 @@
 // fail_points.cpp - a process killed before and after every single store: what it leaves is what the proofs say.
 //
 //   fail_points           walks all points of all roles; each in a process of its own, exec'ed, so that addresses differ
-//   fail_points ROLE RING_FD REPORT_FD     such a process; RING_KILL_AT says where it dies
+//   fail_points ROLE RING_FD REPORT_FD     such a process; RING_KILL_AT says where it dies, or stops
 #define LOB_FAIL_POINTS
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 
@@ -67,6 +68,27 @@ bool put(BroadcastWriter<>& writer) {
     return writer.write(record);
 }
 
+// An open file of its own, with the lock of an owner number: as shared/lob/rings.py takes it. The ring's file serves as its lock file.
+class Number {
+public:
+    Number(int ring_fd, std::uint32_t owner) : owner(owner), fd_(open(("/proc/self/fd/" + std::to_string(ring_fd)).c_str(), O_RDWR)) {
+        struct flock lock {};
+        lock.l_type = F_WRLCK;
+        lock.l_whence = SEEK_SET;
+        lock.l_start = LockedPeers::FIRST_BYTE + static_cast<off_t>(owner);
+        lock.l_len = 1;
+        EXPECT(fd_ >= 0 && fcntl(fd_, F_OFD_SETLK, &lock) == 0);
+    }
+    ~Number() { close(fd_); }
+    Number(const Number&) = delete;
+    LockedPeers peers() const { return LockedPeers(fd_); }
+    const std::uint32_t owner;
+
+private:
+    int fd_;
+};
+constexpr std::uint32_t OURS = 1, THE_CHILDS = 2;
+
 // ---- the child ---------------------------------------------------------------------------------------------------------
 
 template <class Writer>
@@ -81,7 +103,8 @@ void write_all(Segment& segment, Report& report) {
     }
 }
 
-void child(const std::string& role, Segment& segment, Report& report) {
+void child(const std::string& role, int ring_fd, Report& report) {
+    Segment segment(ring_fd, true);
     if (role == "spsc-writer") write_all<SpscWriter<>>(segment, report);
     if (role == "broadcast-writer") write_all<BroadcastWriter<>>(segment, report);
     if (role == "spsc-reader") {
@@ -102,7 +125,9 @@ void child(const std::string& role, Segment& segment, Report& report) {
             report.done = reader.seq();
         }
     }
-    RequestQueue<> queue(segment);
+    const Number number(ring_fd, THE_CHILDS);
+    RequestQueue<> queue(segment, number.peers(), number.owner);
+    queue.adopt();
     Request request{};
     if (role == "producer")
         for (request.id = 1; request.id <= RECORDS; ++request.id) {
@@ -141,6 +166,21 @@ struct Stage {
     // True if it died at the point; false if it never came there so often.
     bool run(int point, int pass) {
         const std::string at = "RING_KILL_AT=" + std::to_string(point) + ":" + std::to_string(pass);
+        const pid_t pid = start(at);
+        int status = 0;
+        waitpid(pid, &status, 0);
+        EXPECT((WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) || (WIFEXITED(status) && WEXITSTATUS(status) == 0));
+        return WIFSIGNALED(status);
+    }
+    // Its pid once it has stopped at the point.
+    pid_t run_until(int point) {
+        const pid_t pid = start("RING_KILL_AT=" + std::to_string(point) + ":1:stop");
+        int status = 0;
+        waitpid(pid, &status, WUNTRACED);
+        EXPECT(WIFSTOPPED(status));
+        return pid;
+    }
+    pid_t start(const std::string& at) {
         const std::string ring = std::to_string(ring_fd), out = std::to_string(report_fd);
         const pid_t pid = fork();
         if (pid == 0) {
@@ -149,10 +189,7 @@ struct Stage {
             execve("/proc/self/exe", const_cast<char**>(arguments), const_cast<char**>(environment));
             std::_Exit(127);
         }
-        int status = 0;
-        waitpid(pid, &status, 0);
-        EXPECT((WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) || (WIFEXITED(status) && WEXITSTATUS(status) == 0));
-        return WIFSIGNALED(status);
+        return pid;
     }
     int ring_fd, report_fd;
     const char* role;
@@ -220,30 +257,33 @@ bool reader_dies(Kind kind, const char* role, int point, int pass) {
     return died;
 }
 
-void queue_is_whole_again(Stage& stage) {
-    usleep(1000);
-    RequestQueue<> queue(*stage.segment, 0);  // what is held longer than 0 ns is held by the dead: nobody else is here
+// `held`: slots in which somebody died.
+void queue_is_whole_again(Stage& stage, const Number& number, std::uint64_t held) {
+    usleep(2 * RequestQueue<>::GRACE_NS / 1000);
+    RequestQueue<> queue(*stage.segment, number.peers(), number.owner);
     Request request{};
     EXPECT(!queue.try_dequeue(request));
     for (std::uint64_t n = 0; n < QUEUE_SLOTS; ++n) EXPECT(queue.try_enqueue(request));
-    EXPECT(!queue.try_enqueue(request) && queue.damaged() == 0);
+    EXPECT(!queue.try_enqueue(request) && queue.damaged() == 0 && queue.recovered() == held);
 }
 
 bool producer_dies(Kind, const char* role, int point, int pass) {
     Stage stage(Kind::spsc, role);
     const bool died = stage.run(point, pass);
-    RequestQueue<> queue(*stage.segment);
+    const Number number(stage.ring_fd, OURS);
+    RequestQueue<> queue(*stage.segment, number.peers(), number.owner);
     Request request{};
     std::uint64_t last = 0;
     while (queue.try_dequeue(request)) EXPECT(request.id == ++last);
     EXPECT(last == (died && point == 44 ? stage.report->attempted.load() : stage.report->done.load()));
-    queue_is_whole_again(stage);
+    queue_is_whole_again(stage, number, died && point >= 41 && point <= 43);
     return died;
 }
 
 bool consumer_dies(Kind, const char* role, int point, int pass) {
     Stage stage(Kind::spsc, role);
-    RequestQueue<> queue(*stage.segment);
+    const Number number(stage.ring_fd, OURS);
+    RequestQueue<> queue(*stage.segment, number.peers(), number.owner);
     Request request{};
     for (request.id = 1; request.id <= RECORDS; ++request.id) EXPECT(queue.try_enqueue(request));
     const bool died = stage.run(point, pass);
@@ -251,8 +291,61 @@ bool consumer_dies(Kind, const char* role, int point, int pass) {
     std::uint64_t last = stage.report->done + (died && point > 50 ? 1 : 0);
     while (queue.try_dequeue(request)) EXPECT(request.id == ++last);
     EXPECT(last == RECORDS);
-    queue_is_whole_again(stage);
+    queue_is_whole_again(stage, number, died && (point == 51 || point == 52));
     return died;
+}
+
+// A producer that died in its slot, and another process takes its number before anybody looks: the slot is the dead one's.
+bool number_is_inherited(Kind, const char* role, int point, int pass) {
+    Stage stage(Kind::spsc, role);
+    const bool died = stage.run(point, pass);
+    const Number number(stage.ring_fd, THE_CHILDS);
+    RequestQueue<> heir(*stage.segment, number.peers(), number.owner);
+    heir.adopt();
+    EXPECT(heir.recovered() == (died ? 1 : 0));
+    Request request{};
+    while (heir.try_dequeue(request)) {
+    }
+    for (std::uint64_t n = 0; n < QUEUE_SLOTS; ++n) EXPECT(heir.try_enqueue(request));
+    return died;
+}
+
+// A stopped one holds its slot for as long as it likes; it goes on as if nothing had been. Killed while stopped, it is dead.
+bool stopped_in_its_slot(Kind, const char* role, int point, int pass) {
+    if (pass > 1) return false;
+    for (const bool dies : {false, true}) {
+        Stage stage(Kind::spsc, role);
+        const Number number(stage.ring_fd, OURS);
+        RequestQueue<> queue(*stage.segment, number.peers(), number.owner);
+        Request request{};
+        const bool consumes = point > 50;
+        for (request.id = 1; consumes && request.id <= RECORDS; ++request.id) EXPECT(queue.try_enqueue(request));
+        const pid_t pid = stage.run_until(point);
+        usleep(2 * RequestQueue<>::GRACE_NS / 1000);
+        request.id = 1000;
+        const std::uint64_t room = QUEUE_SLOTS - (consumes ? RECORDS : 1);
+        for (std::uint64_t n = 0; n < room; ++n) EXPECT(queue.try_enqueue(request));
+        EXPECT(!queue.try_enqueue(request) && queue.recovered() == 0);
+        EXPECT(queue.try_dequeue(request));  // ... and who passes it by finds the others
+        EXPECT(request.id == (consumes ? 2 : 1000));
+        kill(pid, dies ? SIGKILL : SIGCONT);
+        if (dies) {
+            waitpid(pid, nullptr, 0);
+            EXPECT(queue.try_enqueue(request) && queue.try_enqueue(request) && queue.recovered() == 1);
+        } else if (consumes) {
+            waitpid(pid, nullptr, 0);
+            EXPECT(stage.report->done > 0 && !queue.try_dequeue(request));
+        } else {
+            std::uint64_t taken = 0;
+            for (std::uint64_t last = 0; taken < RECORDS;) {  // they come, one room after the other
+                if (!queue.try_dequeue(request)) sched_yield();
+                else if (request.id != 1000) EXPECT(request.id == ++last && ++taken);
+            }
+            waitpid(pid, nullptr, 0);
+        }
+        EXPECT(queue.damaged() == 0 && queue.recovered() == (dies ? 1 : 0));
+    }
+    return true;
 }
 
 struct Test {
@@ -271,6 +364,9 @@ const Test TESTS[] = {
     {"broadcast reader", reader_dies<BroadcastWriter<>>, Kind::broadcast, "broadcast-reader", {31, 32, 33, 34, 35}},
     {"producer", producer_dies, Kind::spsc, "producer", {40, 41, 42, 43, 44}},
     {"consumer", consumer_dies, Kind::spsc, "consumer", {50, 51, 52, 53}},
+    {"number inherited", number_is_inherited, Kind::spsc, "producer", {41, 42, 43}},
+    {"producer stopped", stopped_in_its_slot, Kind::spsc, "producer", {41, 42, 43}},
+    {"consumer stopped", stopped_in_its_slot, Kind::spsc, "consumer", {51, 52}},
 };
 
 }  // namespace
@@ -278,8 +374,7 @@ const Test TESTS[] = {
 int main(int argc, char** argv) {
     if (argc == 4) {
         try {
-            Segment segment(std::atoi(argv[2]), true);
-            child(argv[1], segment, map_report(std::atoi(argv[3])));
+            child(argv[1], std::atoi(argv[2]), map_report(std::atoi(argv[3])));
         } catch (const std::exception& error) {
             std::fprintf(stderr, "fail_points: %s: %s\n", argv[1], error.what());
             return 1;

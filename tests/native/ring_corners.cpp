@@ -263,7 +263,7 @@ void length_that_cannot_be_is_refused() {
 
 void requests_of_one_producer_come_out_in_order_and_full_says_so() {
     Memory memory(Kind::spsc, Policy::wait);
-    RequestQueue<> queue(*memory.segment);
+    RequestQueue<AllLive> queue(*memory.segment);
     Request request{};
     for (std::uint64_t round = 0; round < 3; ++round) {
         for (request.id = 0; queue.try_enqueue(request); ++request.id) EXPECT(request.id < QUEUE_SLOTS);
@@ -328,14 +328,20 @@ void agrona_67_what_the_lap_before_left_behind_the_tail_is_no_record() {
 void agrona_159_160_a_queue_full_of_dead_producers_and_consumers_is_freed() {
     for (const std::uint64_t phase : {1, 3}) {
         Memory memory(Kind::spsc, Policy::wait);
-        using Slot = RequestQueue<>::Slot;
-        auto* slots = reinterpret_cast<Slot*>(memory.segment->queue());
-        for (std::uint64_t i = 0; i < QUEUE_SLOTS; ++i) slots[i].state.store(static_cast<std::uint64_t>(mono_ns()) * 4 + phase);
+        struct SevenIsDead {
+            bool operator()(std::uint32_t owner) const { return owner != 7; }
+        };
+        using Queue = RequestQueue<SevenIsDead>;
+        auto& slots = Queue::storage(*memory.segment).slots;
+        const std::uint64_t ticket = static_cast<std::uint64_t>((mono_ns() + 20'000'000) / Queue::TICK_NS);
+        for (std::uint64_t i = 0; i < QUEUE_SLOTS; ++i) slots[i].state.store(ticket << Queue::TICKET_SHIFT | 7 << 2 | phase);
         Request request{};
-        EXPECT(!RequestQueue<>(*memory.segment).try_enqueue(request));
-        RequestQueue<> queue(*memory.segment, 20'000'000);
+        Queue queue(*memory.segment, {}, 1);
+        EXPECT(!queue.try_enqueue(request));  // it may be at work
         EXPECT(queue.enqueue(request, WaitMode::automatic, 2'000'000'000));  // waits, and is not held up for ever
         EXPECT(queue.recovered() > 0 && queue.try_dequeue(request));
+        for (std::uint64_t i = 0; i < QUEUE_SLOTS; ++i) slots[i].state.store(std::uint64_t{6 << 2} | phase);  // alive, for an age
+        EXPECT(!queue.enqueue(request, WaitMode::automatic, 20'000'000));
     }
 }
 

@@ -432,7 +432,7 @@ void requests(Run& run, std::uint64_t producers, std::uint64_t consumers) {
 
     for (std::uint64_t who = 0; who < producers; ++who)
         threads.push_back(thread_of(run, [&, who, map = shared.map()] {
-            RequestQueue<> queue(*map);
+            RequestQueue<AllLive> queue(*map);
             for (std::uint64_t n = 0; n < MOST && !run.over();) {
                 Request request{};
                 request.id = who * MOST + n;
@@ -449,7 +449,7 @@ void requests(Run& run, std::uint64_t producers, std::uint64_t consumers) {
         }));
     for (std::uint64_t who = 0; who < consumers; ++who)
         threads.push_back(thread_of(run, [&, map = shared.map()] {
-            RequestQueue<> queue(*map);
+            RequestQueue<AllLive> queue(*map);
             std::vector<std::uint64_t> next(producers, 0);
             Request request{};
             while (!run.verdict.failed()) {

@@ -244,7 +244,7 @@ def test_iceoryx2_434_a_request_opens_nothing(instance: str) -> None:
     name = ring_name(instance, "raw")
     ring = OutputRing(name, Kind.SPSC, capacity_bytes=4096)
     reader = InputRing(name, "test")
-    queue = _native.RequestQueue(ring.segment)
+    queue = ring.requests
     before = len(list(Path("/proc/self/fd").iterdir()))
     for n in range(1000):
         assert reader.request(RequestKind.RESYNC, f"S{n}")

@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 
-from lob import _native
 from lob.names import SHM, ring_name
 from lob.records import RequestKind, Stage
 from lob.rings import InputRing, OutputRing
@@ -275,7 +274,7 @@ def test_a_ring_that_cannot_be_read_is_a_sentence_and_the_others_are_shown(insta
 
 def test_a_request_is_posted_into_the_raw_rings_queue_and_it_says_so(instance: str) -> None:
     ring = OutputRing(ring_name(instance, "raw"), Kind.SPSC, capacity_bytes=4096)
-    queue = _native.RequestQueue(ring.segment)
+    queue = ring.requests
     for kind, symbol in (("resync", "BTCUSDT"), ("snapshot", "Ä/USD"), ("reconnect", "")):
         result = run("request", instance, kind, *([symbol] if symbol else []))
         assert result.returncode == 0 and result.stdout == ""

@@ -40,7 +40,7 @@ class Rings:
         stack.callback(self.input.close)
         self.reader = rings_native.BroadcastReader(self.book.segment, "oldest", 0)
         self.board = rings_native.Board(self.board_ring.segment)
-        self.requests = rings_native.RequestQueue(self.events.segment)
+        self.requests = self.events.requests
         options.setdefault("record_max_bytes", self.book.writer.record_max_bytes)
         self.books = _native.Books(board_depth=depth, asks=asks, **options)
         self.pump = _native.Pump(

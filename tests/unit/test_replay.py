@@ -222,7 +222,7 @@ def test_requests_from_downstream_are_taken_and_counted_and_not_answered(desk: D
     found = desk.play(line("in", "a"))
     assert kinds(found) == ["LINK", "RAW_FRAME"]
     assert desk.player.requests == 1
-    assert _native.RequestQueue(desk.ring.segment).take() is None
+    assert desk.ring.requests.take() is None
 
 
 def test_pace_keeps_the_times_of_the_recording() -> None:

@@ -11,7 +11,7 @@ from lob import _native
 from lob.names import ring_name
 from lob.records import Reason, RequestKind
 from lob.rings import InputRing, OutputRing
-from lob.segments import Kind
+from lob.segments import Kind, RingState
 from poke import QUEUE, Poke
 from processes.peer import own_instance
 
@@ -27,7 +27,7 @@ def name() -> Iterator[str]:
 def test_requests_travel_upstream_in_order_until_the_queue_is_full(name: str) -> None:
     ring = OutputRing(name, Kind.SPSC, capacity_bytes=CAPACITY)
     reader = InputRing(name, "test")
-    queue = _native.RequestQueue(ring.segment)
+    queue = ring.requests
     assert queue.take() is None
     for round_ in range(2):
         for n in range(64):
@@ -46,29 +46,48 @@ def test_a_symbol_longer_than_a_request_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("phase", [1, 3])  # COPY_IN: a producer died there; COPY_OUT: a consumer
-def test_a_slot_whose_holder_died_is_taken_back_after_a_second(name: str, phase: int) -> None:
+def test_a_slot_is_taken_back_from_the_dead_and_never_from_the_living(name: str, phase: int) -> None:
     ring = OutputRing(name, Kind.SPSC, capacity_bytes=CAPACITY)
-    queue = _native.RequestQueue(ring.segment)
+    queue = ring.requests
+    reader = InputRing(name, "test")
+    assert reader.request(RequestKind.RESYNC, "X") and queue.take() is not None  # it has a number now: 2
     segment = Poke(name)
-    now = time.monotonic_ns()
-    for age_ns, recovered in ((0, 0), (2_000_000_000, 64)):
+    hours_ago = (time.monotonic_ns() >> 6) - (1 << 36)
+    for owner, dead in ((2, False), (77, True)):
         for slot in range(64):
-            segment.put(QUEUE + 128 * slot, (now - age_ns) * 4 + phase)
-            segment.put(QUEUE + 128 * slot + 8, now - age_ns)
-        if phase == 3:
-            assert queue.take() is None
-        assert queue.post(1, 2, 0, "A") is bool(recovered)
-    assert queue.recovered > 0
+            segment.put(QUEUE + 128 * slot, hours_ago << 10 | owner << 2 | phase)
+        assert queue.take() is None
+        assert queue.post(1, 2, 0, "A") is dead
+        assert bool(queue.recovered) is dead
     taken = queue.take()
     assert taken is not None and taken[3] == "A"
+    assert ring.segment.facts()["queue_recovered"] == queue.recovered == 64
+
+
+def test_whoever_gets_the_number_of_a_dead_one_frees_what_that_one_held(name: str) -> None:
+    ring = OutputRing(name, Kind.SPSC, capacity_bytes=CAPACITY)
+    Poke(name).put(QUEUE + 128 * 5, (time.monotonic_ns() >> 6) << 10 | 1 << 2 | 1)
+    assert ring.requests.recovered == 1  # number 1 is free, so it becomes ours
+    assert sum(ring.requests.post(n, 2, 0, "A") for n in range(65)) == 64
+
+
+def test_a_request_to_a_ring_made_anew_keeps_the_readers_role_in_the_old_one(name: str) -> None:
+    ring = OutputRing(name, Kind.SPSC, capacity_bytes=CAPACITY)
+    reader = InputRing(name, "test")
+    ring.close(RingState.PAUSED, remove=False)
+    again = OutputRing(name, Kind.SPSC, capacity_bytes=CAPACITY)
+    assert reader.request(RequestKind.RESYNC, "A") and again.requests.take() is None
+    reader.reattach()
+    assert reader.request(RequestKind.RESYNC, "B") and again.requests.take() is not None
 
 
 def test_a_scribbled_request_is_thrown_away_and_counted(name: str) -> None:
     ring = OutputRing(name, Kind.SPSC, capacity_bytes=CAPACITY)
-    queue = _native.RequestQueue(ring.segment)
+    queue = ring.requests
     queue.post(1, 2, 0, "A")
     queue.post(2, 2, 0, "B")
-    Poke(name).bytes[QUEUE + 24] ^= 1
+    Poke(name).bytes[QUEUE + 16] ^= 1
     taken = queue.take()
     assert taken is not None and taken[3] == "B" and queue.damaged == 1
+    assert ring.segment.facts()["queue_damaged"] == 1
     assert queue.take() is None

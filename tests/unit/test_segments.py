@@ -74,7 +74,7 @@ def set_bytes(offset: int, value: bytes) -> Any:
         (lambda path: path.write_bytes(b"garbage" * 4096), "no ring of ours"),
         (lambda path: os.truncate(path, 8192), "cut short or grown"),
         (lambda path: os.truncate(path, 1 << 22), "cut short or grown"),
-        (set_bytes(8, b"\x09\0\0\0"), "has layout 9, this build reads 1"),
+        (set_bytes(8, b"\x09\0\0\0"), f"has layout 9, this build reads {_native.LAYOUT_VERSION}"),
         (set_bytes(24, b"\x01" * 8), "records of another build"),
         (set_bytes(12, b"\x07\0\0\0"), "unknown kind 7"),
         (set_bytes(16, b"\x07\0\0\0"), "unknown policy 7"),

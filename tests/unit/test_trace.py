@@ -194,6 +194,7 @@ def look(at_ns: int, *, kind: Kind = Kind.SPSC, manifest: dict[str, Any] | None 
     known: dict[str, Any] = {
         "kind": int(kind), "policy": 1, "capacity_bytes": 4096, "nonce": 1, "epoch": 5, "state": 0, "writer_pid": 7,
         "heartbeat_ns": at_ns - 80_000_000, "tail": 2048, "records": 10, "bytes": 2048, "drops": 0, "full_waits": 0,
+        "queue_recovered": 0, "queue_damaged": 0,
         "readers": [{"name": "lob-parse", "slot": 0, "position": 1024, "pid": 8, "lost": 0, "seq": 1}],
     }  # fmt: skip
     return Look("/lob.binance.raw", at_ns, {**known, **facts}, manifest or {}, True, (True,))

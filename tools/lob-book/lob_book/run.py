@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from lob._native import Board, BroadcastWriter, RequestQueue, SpscReader
+from lob._native import Board, BroadcastWriter, SpscReader
 from lob.errors import RingError
 from lob.instruments import instrument_records
 from lob.manifest import manifest_left_in
@@ -123,7 +123,7 @@ class BookStage:
             self.input.reader,
             self.writer,
             Board(self.board.segment),
-            None if self.replays else RequestQueue(self.input.segment),
+            None if self.replays else self.input.requests,
             "records" if self.replays else "host",
             self.stage.wait,
         )

@@ -8,7 +8,6 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
-from lob import _native
 from lob.records import Outcome
 from lob.stage import Stage
 from lob.venues.venue import Metadata, Venue
@@ -61,7 +60,7 @@ class Feed:
         )
         self.rest = Rest(venue.limits.rest_weight_per_min, context, stage.say)
         self.requests = Requests(self, self._answer, self._spawn)
-        self._queue = _native.RequestQueue(raw.ring.segment)
+        self._queue = raw.ring.requests
         self._tasks: set[asyncio.Task[None]] = set()
         self._broken: BaseException | None = None
         self._next_manifest_s = 0.0

@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from lob import _native, recording
+from lob import recording
 from lob.recording import Line, RecordingError
 from lob.records import Outcome, Reason, RequestKind
 from lob.stage import Stage
@@ -57,7 +57,7 @@ class Player:
         self.lines = 0
         self.skipped = 0
         self.requests = 0
-        self._queue = _native.RequestQueue(raw.ring.segment)
+        self._queue = raw.ring.requests
         self._stage = stage
         self._raw = raw
         self._venue = venue

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 
-from lob import _native
 from lob.errors import RingError, WrongLayout
 from lob.names import ring_name
 from lob.records import SYMBOL_MAX_BYTES, Reason, RequestKind
-from lob.roles import WRITER_ROLE, role_held
+from lob.roles import WRITER_ROLE, Roles
 from lob.segments import Kind, open_segment
 
 
@@ -24,9 +23,13 @@ def post(instance: str, kind: RequestKind, symbol: str) -> tuple[str, int]:
     segment = open_segment(name, writable=True)
     if segment.facts()["kind"] != int(Kind.SPSC):
         raise WrongLayout(f"{name} is no raw ring")
-    if not role_held(name, WRITER_ROLE):
-        raise NotPosted(f"{name} has no owner who would read a request; is lob-connect running?")
-    request_id = time.monotonic_ns()
-    if not _native.RequestQueue(segment).post(request_id, int(kind), int(Reason.NONE), symbol):
-        raise NotPosted(f"{name}: the request queue is full; try again")
-    return name, request_id
+    roles = Roles(name)
+    try:
+        if not roles.held(WRITER_ROLE):
+            raise NotPosted(f"{name} has no owner who would read a request; is lob-connect running?")
+        request_id = time.monotonic_ns()
+        if not roles.request_queue(segment).post(request_id, int(kind), int(Reason.NONE), symbol):
+            raise NotPosted(f"{name}: the request queue is full; try again")
+        return name, request_id
+    finally:
+        roles.close()

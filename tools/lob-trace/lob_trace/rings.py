@@ -106,6 +106,8 @@ def row(before: Look, now: Look) -> dict[str, Any]:
         "bytes_per_s": round((facts["bytes"] - before.facts["bytes"]) / seconds, 1) if same else None,
         "drops": facts["drops"],
         "full_waits": facts["full_waits"],
+        "queue_recovered": facts["queue_recovered"],
+        "queue_damaged": facts["queue_damaged"],
         "lost": sum(reader["lost"] for reader in readers),
         "readers": readers,
         "owner_pid": facts["writer_pid"],
