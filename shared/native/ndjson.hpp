@@ -13,6 +13,7 @@
 #include <array>
 #include <cstdint>
 #include <cstring>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -23,21 +24,35 @@
 
 namespace lob {
 
-// Text that is written once and handed over whole; the memory stays for the next round.
+// Text that is written once and handed over whole, in memory of its own, which stays for the next round, or in memory lent
+// to it for one round, as long as it fits there.
 class TextBuffer {
 public:
     // At least `bytes` of room at the end; write there, then advance().
     char* room(std::size_t bytes) {
-        if (bytes_.size() - size_ < bytes) bytes_.resize(std::max(2 * bytes_.size(), size_ + bytes));
-        return bytes_.data() + size_;
+        if (memory_.size() - size_ < bytes) move_home(size_ + bytes);
+        return memory_.data() + size_;
     }
-    void advance(const char* end) { size_ = static_cast<std::size_t>(end - bytes_.data()); }
-    void clear() { size_ = 0; }
+    void advance(const char* end) { size_ = static_cast<std::size_t>(end - memory_.data()); }
+    void clear() { begin(own_); }
+    // Empty, and the next text may be written there.
+    void begin(std::span<char> memory) {
+        memory_ = memory;
+        size_ = 0;
+    }
     std::size_t size() const { return size_; }
-    std::string_view view() const { return {bytes_.data(), size_}; }
+    std::string_view view() const { return {memory_.data(), size_}; }
 
 private:
-    std::vector<char> bytes_;
+    void move_home(std::size_t bytes) {
+        const bool lent = memory_.data() != own_.data();
+        if (own_.size() < bytes) own_.resize(std::max(2 * own_.size(), bytes));
+        if (lent) std::memcpy(own_.data(), memory_.data(), size_);
+        memory_ = own_;
+    }
+
+    std::vector<char> own_;
+    std::span<char> memory_;
     std::size_t size_ = 0;
 };
 

@@ -26,10 +26,10 @@
 
 namespace lob {
 
-template <class T>
+template <class T, std::uint32_t BATCH_OBJECTS = 32>
 class Pool {
 public:
-    static constexpr std::uint32_t BATCH = 32;
+    static constexpr std::uint32_t BATCH = BATCH_OBJECTS;
 
     struct Counters {
         std::uint64_t in_use;      // taken and not given back
@@ -40,7 +40,7 @@ public:
 
     explicit Pool(std::uint32_t limit) : limit_(limit) {
         if (limit == 0 || limit >= NONE) throw std::invalid_argument("a pool of no objects, or of too many");
-        objects_ = std::make_unique<Object[]>(limit);
+        objects_ = std::make_unique_for_overwrite<Object[]>(limit);  // a page is had when an object is first used
         links_ = std::make_unique<Links[]>(limit);
         for (std::uint32_t first = 0; first < limit;) {
             const std::uint32_t count = std::min(BATCH, limit - first);

@@ -1,4 +1,4 @@
-"""How often the parse, book and ring code allocates in the steady state; run by test_no_malloc.py under LD_PRELOAD.
+"""How often parse, book, publish and ring code allocates in the steady state; run by test_no_malloc.py under LD_PRELOAD.
 
 `python malloc_program.py VENUE RECORDING MESSAGES COUNTER.so` replays the recording's market data again and again
 through the native parts on real rings. Prints as JSON: messages, records in the book ring, allocations of the warm-up,
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from lob.rings import InputRing, OutputRing
 from lob.segments import Kind, RingState
 from lob_book import _native as book_native
 from lob_parse.parser import parser_of
+from lob_publish import _native as publish_native
 from pipeline import unique_instance
 
 
@@ -33,6 +35,7 @@ def main(venue: str, path: Path, most: int, counter: str) -> None:
     events = OutputRing(f"/lob.{instance}.events", Kind.SPSC, policy="wait", capacity_bytes=1 << 22, manifest=manifest)
     book = OutputRing(f"/lob.{instance}.book", Kind.BROADCAST, policy="drop", capacity_bytes=1 << 22, manifest=manifest)
     board = OutputRing(f"/lob.{instance}.board", Kind.BOARD, board_slots=16, board_depth=10)
+    rings = [raw, events, book, board]
     try:
         raw_in, events_in = InputRing(raw.name, "parse"), InputRing(events.name, "book")
         parser = parser_of(venues.load(venue), lambda _: None)
@@ -41,12 +44,23 @@ def main(venue: str, path: Path, most: int, counter: str) -> None:
             books, events_in.reader, book.writer, _native.Board(board.segment), None, clock="records", wait="yield"
         )
 
+        publish = publish_native.Pump(InputRing(book.name, "publish").reader)
+        public = OutputRing(f"/lob.{instance}.public", Kind.BROADCAST, policy="drop", capacity_bytes=1 << 22)
+        texts_out = [publish_native.TextSink(os.open(os.devnull, os.O_WRONLY)) for _ in range(2)]
+        rings.append(public)
+        publish.add_ring(public.writer, 0)
+        for sink in texts_out:
+            sink.set_waits(True)
+            publish.add_text(sink)
+
         def work() -> int:
-            """Parse and book what lies in the raw ring; the allocations of that."""
+            """Parse, book and publish what lies in the raw ring; the allocations of that, also of writing threads."""
             before = mallocs()
             parser.run(raw_in.reader, events.writer, "yield", 1000, 0)
             pump.run(0)
             pump.run(0)
+            while not publish.drained:
+                publish.run("yield", 0)
             return int(mallocs() - before)
 
         def replay(messages: list[bytes]) -> int:
@@ -62,9 +76,13 @@ def main(venue: str, path: Path, most: int, counter: str) -> None:
         passes = -(-most // len(market))
         steady = sum(replay(market) for _ in range(passes))
         idle = sum(work() for _ in range(1000))
+        for sink in texts_out:
+            sink.finish()
+            assert sink.wait_written(10_000)
         print(
             json.dumps(
                 {
+                    "lines": [sink.counts()[0] for sink in texts_out],
                     "messages": passes * len(market),
                     "records": int(book.segment.facts()["records"]),
                     "warm_up": warm_up,
@@ -74,7 +92,7 @@ def main(venue: str, path: Path, most: int, counter: str) -> None:
             )
         )
     finally:
-        for ring in (raw, events, book, board):
+        for ring in rings:
             ring.close(RingState.CLOSED, remove=True)
 
 

@@ -17,7 +17,7 @@ MESSAGES = 100_000
 
 
 @pytest.mark.skipif("LD_PRELOAD" in os.environ, reason="a sanitizer counts the allocations already")
-def test_parse_book_and_rings_allocate_nothing_after_the_first_pass(tmp_path: Path) -> None:
+def test_parse_book_publish_and_rings_allocate_nothing_after_the_first_pass(tmp_path: Path) -> None:
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None or not RECORDING.exists():
         pytest.skip("no C compiler, or no recordings")
@@ -34,5 +34,6 @@ def test_parse_book_and_rings_allocate_nothing_after_the_first_pass(tmp_path: Pa
     counted = json.loads(run.stdout)
     print(counted)
     assert counted["messages"] >= MESSAGES and counted["records"] > MESSAGES, "the books were at work"
+    assert counted["lines"] == 2 * [counted["records"]], "and their lines were written"
     assert counted["warm_up"] > 0, "the counter counts"
     assert counted["steady"] == 0 and counted["idle"] == 0

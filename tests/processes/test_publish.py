@@ -24,7 +24,7 @@ from lob import _native
 from lob.descriptor import Descriptor
 from lob.instruments import entry
 from lob.names import list_rings
-from lob.records import BookState, Flag, Reason, RecordType, parse
+from lob.records import BookState, Flag, Reason, RecordType, build, parse
 from lob.rings import OutputRing
 from lob.segments import Kind, RingState, unlink
 from lob.trace import list_traces
@@ -173,6 +173,69 @@ def test_head_1_gets_its_line_and_we_leave_with_0(instance):
         assert orjson.loads(line)["type"] == "instrument"
         until(lambda: process.poll() is not None, "the end", ring)
         assert process.returncode == 0
+
+
+def long_and_short(levels: int, count: int) -> Iterator[bytes]:
+    """Snapshots of `levels` levels a side, each with a short diff behind it."""
+    side = [(10**6 + n, 10**9 + n) for n in range(levels)]
+    for n in range(count):
+        yield build(RecordType.SNAPSHOT, {"last_seq": n}, bids=side[::-1], asks=side, instrument=0, version=1)
+        yield build(RecordType.DIFF, {"last_seq": n}, bids=side[:1], instrument=0, version=1)
+
+
+def test_reader_that_stands_still_is_told_how_many_lines_it_missed_and_where(instance):
+    """A live feed: 16 MiB wait for it, then lines are dropped, whole ones; also lines longer than a buffer."""
+    with made_ring(instance, policy="drop", capacity_bytes=1 << 26) as ring, piped(ring) as process:
+        until(lambda: attached(ring), "the reader", ring)
+        made = BookStream(ring.writer.write, seed=20, instruments=1)
+        made.begin()
+        for record in long_and_short(1500, 400):  # a long line has 90 KB
+            ring.writer.write(record)
+        until(lambda: released(ring), "all read", ring)
+        out = Collector(process)  # now it reads
+        until(lambda: len(out.data) >= 16 << 20, "the backlog", ring)
+        made.status(made.instruments[0], BookState.LIVE)
+        ring.writer.set_state(int(RingState.CLOSED))
+        until(lambda: process.poll() is not None, "the end", ring)
+        lines = [orjson.loads(line) for line in out.lines()]
+        expected, dropped = 1, 0
+        for line in lines:
+            if line["type"] == "lost":
+                assert line["count"] > 0 and line["reason"] == "lost"
+                dropped += line["count"]
+                expected += line["count"]
+            else:
+                assert line["seq"] == expected
+                expected += 1
+        assert expected == ring.writer.next_seq and lines[-1]["type"] == "status"
+        assert dropped > 100
+        assert process.returncode == 0
+        assert f"({dropped} dropped)" in (process.stderr.read().decode() if process.stderr else "")
+
+
+def test_reader_that_stands_still_is_waited_for_in_a_replay(instance, tmp_path):
+    """Also the other sinks stand still then, and none has lost a line."""
+    path = tmp_path / "all.ndjson"
+    arguments = ["--to", "ndjson:-", "--to", f"ndjson:{path}"]
+    with made_ring(instance, policy="wait", capacity_bytes=1 << 22) as ring, piped(ring, *arguments) as process:
+        until(lambda: attached(ring), "the reader", ring)
+        BookStream(ring.writer.write, seed=21, instruments=1).begin()
+        records = long_and_short(1500, 400)
+        left, end = 800, time.monotonic() + 1.5
+        while time.monotonic() < end:  # until nobody reads any more
+            record = next(records)
+            while not (written := ring.writer.write(record)) and time.monotonic() < end:
+                ring.writer.beat()
+                time.sleep(0.001)
+            left -= written
+        assert left > 100, "it was held up"
+        out = Collector(process)
+        for late in itertools.chain([] if written else [record], records):
+            until(lambda late=late: bool(ring.writer.write(late)), "room in the ring", ring)
+        ring.writer.set_state(int(RingState.CLOSED))
+        until(lambda: process.poll() is not None, "the end", ring)
+        assert [orjson.loads(line)["seq"] for line in out.lines()] == list(range(1, ring.writer.next_seq))
+        assert path.read_bytes() == out.data
 
 
 def test_public_ring_has_every_record_with_its_raw_seq_and_goes_with_the_pipe(instance):

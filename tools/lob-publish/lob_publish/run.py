@@ -77,7 +77,6 @@ class Publisher:
         for sink in list(self._sinks):
             self._guard(sink, lambda sink: sink.join(pump, source))
             resumed = resumed or (sink.ring is not None and sink.ring.taken_over)
-        pump.set_text(any(sink.wants_text for sink in self._sinks))
         self._learn(source, resumed)
         stage.on_reattach = self._on_reattach
         stage.status_with(self._status)
@@ -138,8 +137,6 @@ class Publisher:
     def _turn(self) -> None:
         self._tick()
         self._look_for_silence()
-        if not all(sink.wait_ready(TICK_S) for sink in self._sinks):
-            return
         self._pump_once()
 
     def _pump_once(self) -> None:
@@ -147,11 +144,6 @@ class Publisher:
             turn = self._pump.run(self._stage.wait, TURN_MS)
         except (_native.CorruptRing, ValueError) as error:
             raise RingError(f"{self._source.name}: {error}; restart lob-book") from None
-        text, lines = self._pump.take_text()
-        if text:
-            for sink in list(self._sinks):
-                if sink.wants_text:
-                    self._guard(sink, lambda sink: sink.take(text, lines))
         if turn == "lost":
             self._on_lost()
         elif turn == "epoch":

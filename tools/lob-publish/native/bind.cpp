@@ -9,6 +9,7 @@ namespace nb = nanobind;
 using namespace nb::literals;
 using namespace lob;
 using publish::Pump;
+using publish::TextSink;
 using publish::Turn;
 
 namespace {
@@ -17,7 +18,6 @@ const char* word_of_turn(Turn turn) {
     switch (turn) {
         case Turn::idle: return "idle";
         case Turn::time: return "time";
-        case Turn::text: return "text";
         case Turn::blocked: return "blocked";
         case Turn::lost: return "lost";
         case Turn::epoch: return "epoch";
@@ -42,6 +42,25 @@ NB_MODULE(_native, m) {
     nb::module_::import_("lob._native");  // whose readers and writers we are given
     m.def("trace_to", &lob::trace_to, "trace"_a.none(), "From now on trace points go there; None: nowhere.");
 
+    nb::class_<TextSink>(m, "TextSink")
+        .def(nb::init<int>(), "fd"_a)
+        .def("set_waits", &TextSink::set_waits, "waits"_a)
+        .def("finish", &TextSink::finish, "Nothing more will be put.")
+        .def(
+            "wait_written",
+            [](TextSink& s, int timeout_ms) {
+                nb::gil_scoped_release release;
+                return s.wait_written(timeout_ms * std::int64_t{1'000'000});
+            },
+            "timeout_ms"_a, "Whether all is written, or has failed.")
+        .def(
+            "counts",
+            [](const TextSink& s) {
+                const auto counts = s.counts();
+                return nb::make_tuple(counts.lines, counts.bytes, counts.dropped, counts.error);
+            },
+            "(lines written, bytes written, lines dropped, errno of the write that failed or 0).");
+
     nb::class_<Pump>(m, "Pump")
         .def(nb::init<BroadcastReader<>&>(), "reader"_a, nb::keep_alive<1, 2>())
         .def("set_reader", &Pump::set_reader, "reader"_a, nb::keep_alive<1, 2>())
@@ -54,15 +73,8 @@ NB_MODULE(_native, m) {
                 return nb::make_tuple(counts.records, counts.bytes, counts.oversize);
             },
             "index"_a, "(records, bytes, records too large) of a public ring.")
-        .def("set_text", &Pump::set_text, "wanted"_a)
-        .def("take_text",
-             [](Pump& p) {
-                 const auto text = p.text();
-                 nb::tuple taken = nb::make_tuple(nb::bytes(text.data(), text.size()), p.lines());
-                 p.clear_text();
-                 return taken;
-             },
-             "(NDJSON, lines) since the last call.")
+        .def("add_text", &Pump::add_text, "sink"_a, nb::keep_alive<1, 2>())
+        .def("remove_text", &Pump::remove_text, "index"_a)
         .def("inject", [](Pump& p, nb::bytes record) { with_record(record, [&](auto& r) { p.inject(r); }); }, "record"_a)
         .def("learn", [](Pump& p, nb::bytes record) { with_record(record, [&](auto& r) { p.learn(r); }); }, "record"_a)
         .def("skip_numbers", &Pump::skip_numbers, "count"_a)
@@ -79,7 +91,7 @@ NB_MODULE(_native, m) {
                 }
                 return word_of_turn(turn);
             },
-            "wait"_a, "max_ms"_a, "idle, time, text, blocked, lost or epoch: why it came back.")
+            "wait"_a, "max_ms"_a, "idle, time, blocked, lost or epoch: why it came back.")
         .def("flush", &Pump::flush)
         .def("take_lost", &Pump::take_lost)
         .def_prop_ro("pending", &Pump::pending)

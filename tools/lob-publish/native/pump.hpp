@@ -1,12 +1,12 @@
 // pump.hpp - from the book ring to the sinks: copies into public rings, formats NDJSON; once a record.
 //
-// A record goes to every public ring and into the text before the next one is read, and it is released upstream
+// A record goes to every text sink and every public ring before the next one is read, and it is released upstream
 // only after the commit downstream: who is killed in between reads it again, and `skip` keeps it from being twice
 // in a ring. One commit covers whole groups (a record and its FLAG_CONTINUED followers) and many of them when we
 // are behind; when nothing more is there to read, it happens at once. (Only a reader far behind may see the commit
 // fall inside a group.)
 //
-// Not here: what silence or a loss means, which sinks there are, where text is written. Python decides.
+// Not here: what silence or a loss means, which sinks there are. Python decides.
 #pragma once
 
 #include <deque>
@@ -18,6 +18,7 @@
 #include "broadcast.hpp"
 #include "clock.hpp"
 #include "ndjson.hpp"
+#include "text_sink.hpp"
 #include "tops.hpp"
 #include "trace.hpp"
 
@@ -26,10 +27,9 @@ namespace lob::publish {
 enum class Turn : std::uint8_t {
     idle = 0,     // nothing to read, in spite of waiting
     time = 1,     // the time is over
-    text = 2,     // text waits to be taken
-    blocked = 3,  // a public ring under `wait` has no room
-    lost = 4,     // we were lapped: the record after the hole is held back until the next run()
-    epoch = 5,    // the ring has a new owner: as with lost
+    blocked = 2,  // a sink that must be waited for has no room
+    lost = 3,     // we were lapped: the record after the hole is held back until the next run()
+    epoch = 4,    // the ring has a new owner: as with lost
 };
 
 class Pump {
@@ -53,13 +53,12 @@ public:
         const Ring& ring = rings_.at(index);
         return {ring.records, ring.bytes, ring.oversize};
     }
-    void set_text(bool wanted) { text_wanted_ = wanted; }
-    std::string_view text() const { return text_.view(); }
-    std::uint64_t lines() const { return lines_; }
-    void clear_text() {
-        text_.clear();
-        lines_ = 0;
+    // Every record as a line; its number.
+    std::size_t add_text(TextSink& sink) {
+        texts_.push_back(&sink);
+        return texts_.size() - 1;
     }
+    void remove_text(std::size_t index) { texts_.at(index) = nullptr; }
 
     // -- the work -----------------------------------------------------------------------------------------------
 
@@ -100,14 +99,12 @@ public:
         const std::int64_t deadline_ns = mono_ns() + max_ms * MS;
         for (std::uint32_t turn = 1;; ++turn) {
             if (!deliver_waiting()) return block(wait, deadline_ns);
-            if (text_.size() >= TEXT_BYTES) return come_back(Turn::text);
             if (turn % TURNS_PER_LOOK == 0 && mono_ns() >= deadline_ns) return come_back(Turn::time);
             if (unreleased_bytes_ >= RELEASE_BYTES) flush();
             const Read read = reader_->read(words_);
             if (read == Read::lapped) continue;
             if (read == Read::empty) {
                 flush();
-                if (text_.size() != 0) return Turn::text;
                 const std::int64_t left_ns = deadline_ns - mono_ns();
                 if (left_ns <= 0 || !reader_->wait(wait, std::min(left_ns, WAIT_NS))) return Turn::idle;
                 continue;
@@ -125,6 +122,8 @@ public:
 
     // Publishes what was written and tells upstream how far we are.
     void flush() {
+        for (TextSink* sink : texts_)
+            if (sink != nullptr) sink->flush();
         commit_all();
         // The record held back has been read, but is in no sink yet: upstream keeps it until it is.
         if (held_) return;
@@ -152,7 +151,6 @@ private:
     static constexpr std::int64_t MS = 1'000'000;
     static constexpr std::int64_t WAIT_NS = 50 * MS;
     static constexpr std::uint32_t TURNS_PER_LOOK = 32;
-    static constexpr std::size_t TEXT_BYTES = 256 << 10;
     static constexpr std::uint64_t COMMIT_BYTES = 64 << 10;    // when far behind: commit between groups
     static constexpr std::uint64_t RELEASE_BYTES = 1 << 20;    // ... and here also inside one, so that upstream may go on
 
@@ -171,12 +169,12 @@ private:
         return turn;
     }
 
-    // What is injected, then the record that was read. False: a ring has no room.
+    // What is injected, then the record that was read. False: a sink has no room.
     bool deliver_waiting() {
         while (!injected_.empty()) {
             auto& record = *reinterpret_cast<RecordHeader*>(injected_.front().data());
             if (injected_step_ == 0) record.epoch = told_epoch_;
-            if (!deliver(record, injected_step_, 0)) return false;
+            if (!deliver(record, injected_text_, injected_step_, 0)) return false;
             injected_.pop_front();
             injected_step_ = 0;
         }
@@ -186,7 +184,7 @@ private:
             told_epoch_ = record.epoch;
             if (uncommitted_bytes_ >= COMMIT_BYTES && (record.flags & FLAG_CONTINUED) == 0) commit_all();
         }
-        if (!deliver(record, step_, record_seq_)) return false;
+        if (!deliver(record, text_, step_, record_seq_)) return false;
         held_ = false;
         if (tracing()) uncommitted_raw_seqs_.push_back(traced_seq(record));
         uncommitted_bytes_ += record.size_bytes;
@@ -197,12 +195,14 @@ private:
         return injected_.empty() || deliver_waiting();
     }
 
-    // Step 0 is the text and what we remember; step n is ring n-1. Goes on where it was blocked.
-    bool deliver(RecordHeader& record, std::size_t& step, std::uint64_t source_seq) {
+    // Step 0 is the line and what we remember; then the text sinks, then the rings. Goes on where it was blocked.
+    bool deliver(RecordHeader& record, TextBuffer& line, std::size_t& step, std::uint64_t source_seq) {
         if (step == 0) {
-            if (text_wanted_) {
-                ndjson_.format(record, text_);
-                ++lines_;
+            if (!texts_.empty()) {
+                line.clear();
+                // Where it is to lie, if it is for one alone: several would have to keep each other's buffers.
+                if (texts_.size() == 1 && texts_[0] != nullptr) line.begin(texts_[0]->room());
+                ndjson_.format(record, line);
             } else if (static_cast<RecordType>(record.type) == RecordType::instrument) {
                 ndjson_.learn(record);
             }
@@ -212,8 +212,10 @@ private:
             if (source_seq != 0) measure(Stage::publish, record);
             step = 1;
         }
-        for (; step <= rings_.size(); ++step)
-            if (!copy(record, rings_[step - 1], source_seq)) return false;
+        for (; step <= texts_.size(); ++step)
+            if (texts_[step - 1] != nullptr && !texts_[step - 1]->put(line.view())) return false;
+        for (; step <= texts_.size() + rings_.size(); ++step)
+            if (!copy(record, rings_[step - texts_.size() - 1], source_seq)) return false;
         return true;
     }
 
@@ -244,15 +246,20 @@ private:
         uncommitted_bytes_ = 0;
     }
 
-    // A ring under `wait` is full: its readers must see what we wrote, then we wait for them.
+    // A sink under `wait` is full: its readers must see what we wrote, then we wait for them.
     Turn block(WaitMode wait, std::int64_t deadline_ns) {
         commit_all();
         const std::size_t step = injected_.empty() ? step_ : injected_step_;
         const std::uint32_t size = injected_.empty() ? reinterpret_cast<RecordHeader*>(words_.data())->size_bytes
                                                      : static_cast<std::uint32_t>(injected_.front().size() * 8);
-        const std::int64_t left_ns = deadline_ns - mono_ns();
-        if (step >= 1 && step <= rings_.size() && rings_[step - 1].writer != nullptr && left_ns > 0)
-            rings_[step - 1].writer->wait_free(size, wait, std::min(left_ns, WAIT_NS));
+        const std::int64_t wait_ns = std::min(deadline_ns - mono_ns(), WAIT_NS);
+        if (step == 0 || wait_ns <= 0) return Turn::blocked;
+        const std::size_t sink = step - 1;
+        if (sink < texts_.size()) {
+            if (texts_[sink] != nullptr) texts_[sink]->wait_room(wait_ns);
+        } else if (auto* writer = rings_[sink - texts_.size()].writer; writer != nullptr) {
+            writer->wait_free(size, wait, wait_ns);
+        }
         return Turn::blocked;
     }
 
@@ -297,10 +304,9 @@ private:
     std::uint64_t record_seq_ = 0;  // its number upstream: writers put their own into the record
     std::deque<std::vector<std::uint64_t>> injected_;
     std::size_t injected_step_ = 0;
-    bool text_wanted_ = false;
+    std::vector<TextSink*> texts_;  // null: removed
     Ndjson ndjson_;
-    TextBuffer text_;
-    std::uint64_t lines_ = 0;
+    TextBuffer text_, injected_text_;  // the line of the record that is being delivered, until every sink has it
     Tops tops_;
     std::map<std::uint32_t, std::vector<std::uint64_t>> instruments_;
     std::uint64_t instruments_version_ = 0;

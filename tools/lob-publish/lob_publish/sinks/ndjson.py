@@ -1,6 +1,6 @@
-"""NDJSON on stdout or into a file, written by a thread of its own: a slow disk or pipe holds up nobody else.
+"""NDJSON on stdout or into a file, formatted and written natively by a thread of its own (native/text_sink.hpp).
 
-Under the policy `drop` lines that find the queue full are dropped, counted, and a `lost` line says so in their place;
+Under the policy `drop` lines that find its buffers full are dropped, counted, and a `lost` line says so in their place;
 under `wait` the whole stage waits.
 """
 
@@ -10,19 +10,13 @@ import errno
 import os
 import select
 import stat
-import threading
 import time
-from collections import deque
 
-from lob import _native
-from lob.records import Reason, RecordType, Scope, build
 from lob.rings import InputRing
-from lob_publish._native import Pump
+from lob_publish._native import Pump, TextSink
 from lob_publish.sinks.sink import Place, ReaderLeft, Sink, SinkFailed
 
-QUEUE_BYTES = 16 << 20
 PATIENCE_S = 10.0  # a reader that takes nothing for so long is given up at the end
-WRITE_BYTES = 1 << 20
 HINTS = {
     errno.ENOSPC: "free some space, or give another file",
     errno.EDQUOT: "free some space, or give another file",
@@ -32,8 +26,6 @@ HINTS = {
 
 
 class NdjsonSink(Sink):
-    wants_text = True
-
     def __init__(self, uri: str, rest: str) -> None:
         super().__init__(uri)
         if not rest:
@@ -41,14 +33,9 @@ class NdjsonSink(Sink):
         self._path = rest
         self.uses_stdout = rest == "-"
         self._fd = -1
-        self._waits = False
-        self._queue: deque[tuple[bytes, int]] = deque()
-        self._queued_bytes = 0
-        self._hole = 0  # lines dropped since the last one that was taken
-        self._error: OSError | None = None
-        self._done = False
-        self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
+        self._text: TextSink | None = None
+        self._pump: Pump | None = None
+        self._index = -1
         self._poll = select.poll()
 
     def open(self, place: Place) -> None:
@@ -64,112 +51,58 @@ class NdjsonSink(Sink):
                     cut_torn_line(self._fd)
             except OSError as error:
                 raise SinkFailed(self._sentence(error)) from None
-        self._thread = threading.Thread(target=self._write_all, name=self.uri, daemon=True)
-        self._thread.start()
 
     def join(self, pump: Pump, source: InputRing) -> None:
-        self._waits = source.policy == "wait"
-
-    def take(self, text: bytes, lines: int) -> None:
-        with self._changed:
-            if self._error is not None or (not self._waits and self._queued_bytes > QUEUE_BYTES):
-                self.counts.drops += lines
-                self._hole += lines
-                return
-            if self._hole:
-                text = lost_line(self._hole) + text
-                self._hole = 0
-            self._queue.append((text, lines))
-            self._queued_bytes += len(text)
-            self._changed.notify_all()
-
-    def wait_ready(self, timeout_s: float) -> bool:
-        if not self._waits:
-            return True
-        with self._changed:
-            return self._changed.wait_for(
-                lambda: self._queued_bytes <= QUEUE_BYTES or self._error is not None, timeout_s
-            )
+        if self._text is None:
+            self._text, self._pump = TextSink(self._fd), pump
+            self._index = pump.add_text(self._text)
+        self._text.set_waits(source.policy == "wait")
 
     def tick(self) -> None:
-        if self._error is not None:
-            self._fail(self._error)
-        if self.uses_stdout and self._poll.poll(0):
+        error = self._count()
+        if self.uses_stdout and (error == errno.EPIPE or self._poll.poll(0)):
             raise ReaderLeft
+        if error:
+            self.counts.errors += 1
+            raise SinkFailed(self._sentence(OSError(error, os.strerror(error))))
 
-    def _fail(self, error: OSError) -> None:
-        if self.uses_stdout and error.errno == errno.EPIPE:
-            raise ReaderLeft
-        self.counts.errors += 1
-        raise SinkFailed(self._sentence(error))
+    def _count(self) -> int:
+        """What the writer tells; the number of its error or 0."""
+        if self._text is None:
+            return 0
+        self.counts.messages, self.counts.bytes, self.counts.drops, error = self._text.counts()
+        return error
 
     def _sentence(self, error: OSError) -> str:
         hint = HINTS.get(error.errno or 0)
         return f"{self.uri}: {error.strerror}" + (f"; {hint}" if hint else "")
 
     def flush(self) -> None:
-        self._stop_thread()
+        self._finish()
         self.tick()
 
     def close(self, *, ended: bool) -> None:
-        """What is queued is still written, as long as that goes on."""
-        if self._stop_thread() and self._fd > 1:
+        """What waits is still written, as long as that goes on."""
+        if self._pump is not None:
+            self._pump.remove_text(self._index)
+        if self._finish() and self._fd > 1:
             os.close(self._fd)
             self._fd = -1
+        self._count()
 
-    def _stop_thread(self) -> bool:
-        """False if it is stuck in a write; it ends with the process then."""
-        thread = self._thread
-        if thread is None:
+    def _finish(self) -> bool:
+        """False if the writer is stuck; it ends with the process then."""
+        if self._text is None:
             return True
-        with self._changed:
-            self._done = True
-            self._changed.notify_all()
-        left, patience_ends = -1, time.monotonic() + PATIENCE_S
-        while thread.is_alive() and time.monotonic() < patience_ends:
-            thread.join(0.05)
-            if self._queued_bytes != left:
-                left, patience_ends = self._queued_bytes, time.monotonic() + PATIENCE_S
-            if self.uses_stdout and self._poll.poll(0):
-                break
-        if thread.is_alive():
-            return False
-        self._thread = None
+        self._text.finish()
+        written, patience_ends = -1, time.monotonic() + PATIENCE_S
+        while not self._text.wait_written(50):
+            self._count()
+            if self.counts.bytes != written:
+                written, patience_ends = self.counts.bytes, time.monotonic() + PATIENCE_S
+            if time.monotonic() >= patience_ends or (self.uses_stdout and self._poll.poll(0)):
+                return False
         return True
-
-    # -- the thread ---------------------------------------------------------------------------------------------
-
-    def _write_all(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._queue or self._done)
-                if not self._queue:
-                    return
-                text, lines = self._queue.popleft()
-            try:
-                view = memoryview(text)
-                while view:
-                    written = os.write(self._fd, view[:WRITE_BYTES])
-                    view = view[written:]
-                    with self._changed:
-                        self._queued_bytes -= written
-                        self.counts.bytes += written
-                        self._changed.notify_all()
-            except OSError as error:
-                with self._changed:
-                    self._error = error
-                    self.counts.drops += lines + sum(waiting for _, waiting in self._queue)
-                    self._queue.clear()
-                    self._queued_bytes = 0
-                    self._changed.notify_all()
-                return
-            self.counts.messages += lines
-
-
-def lost_line(count: int) -> bytes:
-    """The line that stands where `count` lines were dropped."""
-    body = {"count": count, "scope": int(Scope.ALL), "reason": int(Reason.LOST)}
-    return _native.Ndjson().format(build(RecordType.LOST, body))
 
 
 def cut_torn_line(fd: int) -> None:

@@ -38,10 +38,9 @@ class Sink:
     """The default answers; a sink says what is different.
 
     Order of calls: `open` (the input may not exist yet), `join` (and again when the input ring was made anew), then
-    `take` with text and `tick` at least every 50 ms, `flush` and `close`. All may raise SinkFailed.
+    `tick` at least every 50 ms, `flush` and `close`. All may raise SinkFailed.
     """
 
-    wants_text = False
     uses_stdout = False
 
     def __init__(self, uri: str) -> None:
@@ -57,14 +56,7 @@ class Sink:
         """Make what is written to. Raises RingError too: then the stage does not start."""
 
     def join(self, pump: Pump, source: InputRing) -> None:
-        """The input is known."""
-
-    def take(self, text: bytes, lines: int) -> None:
-        """NDJSON; only if `wants_text`."""
-
-    def wait_ready(self, timeout_s: float) -> bool:
-        """False: this sink must be waited for (policy `wait`) and still has no room."""
-        return True
+        """The input is known: from now on the pump fills what we add to it."""
 
     def tick(self) -> None:
         """Look after itself. Raises ReaderLeft too."""
