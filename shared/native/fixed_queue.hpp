@@ -4,8 +4,9 @@
 // else: a producer takes any DESTROYED one, a consumer the CONSTRUCTED one with the lowest ticket, so a dead peer
 // costs at most its own slot and never the queue (slots in ticket order would wedge there).
 //
-// Shape      slots[SLOTS], then who sleeps, then two counters; state = ticket << 10 | owner << 2 | phase, one word, so a
-//            slot is never held without the number of who holds it. The ticket is the time of the claim (TICK_NS).
+// Shape      slots[SLOTS], then who sleeps, then two counters; state = ticket << 16 | producer << 9 | owner << 2 | phase, one word,
+//            so a slot is never held without the number of who holds it. Ticket (the time of the claim, TICK_NS) and producer
+//            name the entry, and stay as they are when a consumer takes it.
 // Ordering   P1 CAS DESTROYED->COPY_IN acquire   pairs with C3: the last consumer is done with the payload
 //            P2 CAS COPY_IN->CONSTRUCTED release pairs with C1: the state implies the payload
 //            C1 CAS CONSTRUCTED->COPY_OUT acquire; C3 CAS COPY_OUT->DESTROYED release
@@ -15,16 +16,18 @@
 // Waiting    enqueue() and dequeue() sleep by the protocol of wait.hpp on a word each: P2 wakes consumers, C3 producers.
 // Liveness   an owner number is a lock that the kernel frees at any death (Peers; in shared memory a byte of the ring's lock
 //            file). Who meets a slot that is in COPY_* for more than GRACE_NS asks for its owner: dead: D1 CAS
-//            COPY_*->DESTROYED, counted; alive, also if it is only stopped: passed by, for as long as that takes.
+//            COPY_IN->DESTROYED or COPY_OUT->CONSTRUCTED (nobody changes a payload by taking it), counted; alive, also if it is only
+//            stopped: passed by, for as long as that takes.
 //            A number that was a dead one's before is adopted first (D2): whoever gets it holds its lock, so what
 //            lies under that number is the dead one's, and is freed before the first claim of the new owner. Between the lock and
-//            D2 such a slot looks held by the living, and is passed by. No order is asked of D1 and D2: the dead has made all
-//            its stores before the kernel frees its lock, and the next claim is P1.
-// Crash      what a dead one had half copied, in or out, is gone, and nothing else.
-// Checksum   over payload and ticket. The protocol does not need it; it is for what no lock can tell: a lock file that
+//            D2 such a slot looks held by the living, and is passed by. The dead has made all its stores before the kernel
+//            frees its lock; D1 hands on what P2 and C3 before it have ordered.
+// Crash      what a dead producer had half copied in is gone, and nothing else. An entry is its consumer's from C3 on; `note` is
+//            called before, so what a consumer writes down there is written before the entry can be gone, and may be
+//            written twice: by one that died between the two, and by the next.
+// Checksum   over payload, ticket and producer. The protocol does not need it; it is for what no lock can tell: a lock file that
 //            somebody has removed makes the living look dead. A producer robbed so fails at P2, and what it may scribble on
-//            the next payload is thrown away, counted; a consumer robbed so fails at C3 and keeps what it has copied whole:
-//            nobody else will get it.
+//            the next payload is thrown away, counted; a consumer robbed so fails at C3 and goes on as if it had not met the entry.
 // Full       try_enqueue gives false.
 // Not for    hot data: a scan of SLOTS lines a call. Requests travel here, and batches of work.
 #pragma once
@@ -50,8 +53,8 @@ class FixedQueue {
 
 public:
     static constexpr std::int64_t GRACE_NS = 1'000'000;  // no copy takes so long, unless its owner is off its core
-    static constexpr std::int64_t TICK_NS = 64;          // 54 bits of them are 36 years
-    static constexpr unsigned TICKET_SHIFT = 10;
+    static constexpr std::int64_t TICK_NS = 1024;        // 48 bits of them are nine years
+    static constexpr unsigned TICKET_SHIFT = 16, ENTRY_SHIFT = 9;
 
     struct alignas(128) Slot {
         typename A::template atomic<std::uint64_t> state;
@@ -84,7 +87,7 @@ public:
     bool try_enqueue(const Payload& payload) {
         std::uint64_t words[WORDS];
         std::memcpy(words, &payload, sizeof payload);
-        const std::uint64_t claim = next_claim();
+        const std::uint64_t entry = next_entry(), claim = held(entry, DESTROYED);
         for (Slot& slot : storage_.slots) {
             std::uint64_t seen = slot.state.load(std::memory_order_relaxed);
             if (left_by_the_dead(seen)) seen = take_back(slot, seen);
@@ -96,7 +99,7 @@ public:
                 A::store_word(&slot.payload[w], words[w]);
                 LOB_FAIL_POINT(42);
             }
-            slot.checksum.store(checksum(words, claim), std::memory_order_relaxed);
+            slot.checksum.store(checksum(words, entry), std::memory_order_relaxed);
             LOB_FAIL_POINT(43);
             std::uint64_t mine = claim | COPY_IN;
             if (slot.state.compare_exchange_strong(mine, claim | CONSTRUCTED, std::memory_order_release)) {  // P2
@@ -109,6 +112,11 @@ public:
     }
 
     bool try_dequeue(Payload& payload) {
+        return try_dequeue(payload, [](const Payload&) {});
+    }
+    // `note(payload)` is called while the entry is still in the queue.
+    template <class Note>
+    bool try_dequeue(Payload& payload, Note&& note) {
         for (;;) {
             std::uint64_t oldest_state = ~0ull;
             Slot* oldest = find_oldest(oldest_state);
@@ -117,25 +125,24 @@ public:
                 before = oldest;
                 if (Slot* older = find_oldest(oldest_state)) oldest = older;
             }
-            const std::uint64_t filled = oldest_state & ~3ull;
-            const std::uint64_t claim = next_claim();
+            const std::uint64_t entry = oldest_state >> ENTRY_SHIFT, claim = held(entry, DESTROYED);
             LOB_FAIL_POINT(50);
             if (!oldest->state.compare_exchange_strong(oldest_state, claim | COPY_OUT, std::memory_order_acquire)) continue;  // C1
             LOB_FAIL_POINT(51);
             std::uint64_t words[WORDS];
             for (std::size_t w = 0; w < WORDS; ++w) words[w] = A::load_word(&oldest->payload[w]);
-            const bool whole = oldest->checksum.load(std::memory_order_relaxed) == checksum(words, filled);
+            const bool whole = oldest->checksum.load(std::memory_order_relaxed) == checksum(words, entry);
+            if (whole) {
+                std::memcpy(&payload, words, sizeof payload);
+                note(std::as_const(payload));
+            }
             LOB_FAIL_POINT(52);
             std::uint64_t mine = claim | COPY_OUT;
-            oldest->state.compare_exchange_strong(mine, claim | DESTROYED, std::memory_order_release);  // C3
+            if (!oldest->state.compare_exchange_strong(mine, claim | DESTROYED, std::memory_order_release)) continue;  // C3
             LOB_FAIL_POINT(53);
             wake_if_asleep<A>(storage_.producer_sleep);
-            if (!whole) {
-                storage_.damaged.fetch_add(1, std::memory_order_relaxed);
-                continue;
-            }
-            std::memcpy(&payload, words, sizeof payload);
-            return true;
+            if (whole) return true;
+            storage_.damaged.fetch_add(1, std::memory_order_relaxed);
         }
     }
 
@@ -155,8 +162,8 @@ private:
     Slot* find_oldest(std::uint64_t& state) {
         Slot* oldest = nullptr;
         for (Slot& slot : storage_.slots) {
-            const std::uint64_t seen = slot.state.load(std::memory_order_acquire);  // C0
-            if (left_by_the_dead(seen)) take_back(slot, seen);
+            std::uint64_t seen = slot.state.load(std::memory_order_acquire);  // C0
+            if (left_by_the_dead(seen)) seen = take_back(slot, seen);
             if ((seen & 3) == CONSTRUCTED && seen < state) {
                 oldest = &slot;
                 state = seen;
@@ -170,29 +177,38 @@ private:
 
     bool left_by_the_dead(std::uint64_t state) const {
         if (!in_copy(state) || owner_of(state) == owner_) return false;
-        if (mono_ns() - static_cast<std::int64_t>(state >> TICKET_SHIFT) * TICK_NS <= grace_ns_) return false;
-        return !peers_(owner_of(state));
+        // Tickets of a producer in a hurry are ahead of the clock: then it is asked for at once.
+        const std::int64_t age_ns = mono_ns() - static_cast<std::int64_t>(state >> TICKET_SHIFT) * TICK_NS;
+        return (age_ns < 0 || age_ns > grace_ns_) && !peers_(owner_of(state));
     }
 
     // What the slot's state is then.
     std::uint64_t take_back(Slot& slot, std::uint64_t seen) {
-        const std::uint64_t freed = seen & ~3ull;
-        if (!slot.state.compare_exchange_strong(seen, freed, std::memory_order_relaxed)) return seen;  // D1
+        const std::uint64_t before = (seen & ~3ull) | ((seen & 3) == COPY_OUT ? CONSTRUCTED : DESTROYED);
+        if (!slot.state.compare_exchange_strong(seen, before, std::memory_order_acq_rel)) return seen;  // D1
         storage_.recovered.fetch_add(1, std::memory_order_relaxed);
-        wake_if_asleep<A>(storage_.producer_sleep);
-        return freed;
+        wake_if_asleep<A>((before & 3) == CONSTRUCTED ? storage_.consumer_sleep : storage_.producer_sleep);
+        return before;
     }
 
     // Tickets order the slots; those of one producer rise, two producers with equal clocks only swap places.
-    std::uint64_t next_claim() {
+    std::uint64_t next_entry() {
         ticket_ = std::max(ticket_ + 1, static_cast<std::uint64_t>(mono_ns() / TICK_NS));
-        return ticket_ << TICKET_SHIFT | std::uint64_t{owner_} << 2;
+        return (ticket_ << TICKET_SHIFT | std::uint64_t{owner_} << ENTRY_SHIFT) >> ENTRY_SHIFT;
+    }
+    std::uint64_t held(std::uint64_t entry, Phase phase) const {
+        return entry << ENTRY_SHIFT | std::uint64_t{owner_} << 2 | phase;
     }
 
-    static std::uint64_t checksum(const std::uint64_t* words, std::uint64_t claim) {
-        std::uint64_t hash = 1469598103934665603ull ^ claim;
-        for (std::size_t w = 0; w < WORDS; ++w) hash = (hash ^ words[w]) * 1099511628211ull;
+    static std::uint64_t checksum(const std::uint64_t* words, std::uint64_t entry) {
+        // Mixed after each word, the entry's too: neighbours in number and content must not cancel each other out.
+        std::uint64_t hash = mixed(1469598103934665603ull ^ entry);
+        for (std::size_t w = 0; w < WORDS; ++w) hash = mixed(hash ^ words[w]);
         return hash;
+    }
+    static std::uint64_t mixed(std::uint64_t hash) {
+        hash *= 0x9E3779B97F4A7C15ull;
+        return hash ^ hash >> 32;
     }
 
     Storage& storage_;

@@ -13,7 +13,7 @@
 
 namespace lob {
 
-inline constexpr std::uint32_t OWNER_MAX = 255;
+inline constexpr std::uint32_t OWNER_MAX = 127;
 
 // Threads of one process die together: nobody is left to ask.
 struct AllLive {

@@ -435,11 +435,11 @@ struct Requests : rl::test_suite<Requests, 4> {
     }
 };
 
-// A producer dies before any of its stores, gets its number back or not, and a consumer meets what it left. With two slots, one
+// A producer dies before any of its stores, gets its number back or not, and a consumer that dies itself meets what it left. With two slots, one
 // death that is not seen is half of the queue, two are all of it.
 struct RequestsOfTheDead : rl::test_suite<RequestsOfTheDead, 3> {
     World world;
-    bool got[4] = {};
+    bool got[4] = {}, put_[4] = {};
     std::uint64_t deaths = 0;
 
     void before() {
@@ -450,6 +450,7 @@ struct RequestsOfTheDead : rl::test_suite<RequestsOfTheDead, 3> {
         Queue queue(queue_memory.storage(), {}, 3, NO_GRACE);
         Item item{};
         while (queue.try_dequeue(item)) take(item);
+        for (int id = 2; id <= 3; ++id) expect(got[id] == put_[id], "queue: an entry is gone with who was taking it");
         for (int n = 0; n < 2; ++n) expect(queue.try_enqueue({1, 2}), "queue: a slot is lost for ever");
         expect(queue.damaged() == 0, "queue: an entry was damaged");
         expect(queue.recovered() == deaths, "queue: slots taken back are not those of the dead");
@@ -487,12 +488,19 @@ struct RequestsOfTheDead : rl::test_suite<RequestsOfTheDead, 3> {
         }
         Queue queue(queue_memory.storage(), {}, index, NO_GRACE);
         if (index == 1) {
-            for (std::uint64_t id = 2; id <= 3; ++id) queue.try_enqueue({id, 2 * id});
+            for (std::uint64_t id = 2; id <= 3; ++id) put_[id] = queue.try_enqueue({id, 2 * id});
             return;
         }
-        for (int i = 0; i < 2; ++i) {
+        // The first entry that it takes it does not get: it dies with it in its hands, as any consumer between C1 and C3.
+        for (int i = 0; i < 3; ++i) {
             Item item{};
-            if (queue.try_dequeue(item)) take(item);
+            try {
+                if (queue.try_dequeue(item, [&](const Item&) { if (i == 0) throw Killed{}; })) take(item);
+            } catch (const Killed&) {
+                ++deaths;
+                Queue heir(queue_memory.storage(), {}, index, NO_GRACE);
+                if (mistake.kind != Mistake::no_adoption) heir.adopt();
+            }
         }
     }
 };

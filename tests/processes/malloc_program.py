@@ -1,4 +1,4 @@
-"""How often parse, book, publish and ring code allocates in the steady state; run by test_no_malloc.py under LD_PRELOAD.
+"""How often parse, book, publish and ring code allocates in the steady state; test_no_malloc.py preloads a counter.
 
 `python malloc_program.py VENUE RECORDING MESSAGES COUNTER.so` replays the recording's market data again and again
 through the native parts on real rings. Prints as JSON: messages, records in the book ring, allocations of the warm-up,

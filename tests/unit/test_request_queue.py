@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from lob import _native
 from lob.names import ring_name
 from lob.records import Reason, RequestKind
 from lob.rings import InputRing, OutputRing
@@ -45,17 +44,16 @@ def test_a_symbol_longer_than_a_request_is_refused(name: str) -> None:
         InputRing(name, "test").request(RequestKind.SNAPSHOT, "x" * 64)
 
 
-@pytest.mark.parametrize("phase", [1, 3])  # COPY_IN: a producer died there; COPY_OUT: a consumer
-def test_a_slot_is_taken_back_from_the_dead_and_never_from_the_living(name: str, phase: int) -> None:
+def test_a_slot_is_taken_back_from_the_dead_and_never_from_the_living(name: str) -> None:
     ring = OutputRing(name, Kind.SPSC, capacity_bytes=CAPACITY)
     queue = ring.requests
     reader = InputRing(name, "test")
     assert reader.request(RequestKind.RESYNC, "X") and queue.take() is not None  # it has a number now: 2
     segment = Poke(name)
-    hours_ago = (time.monotonic_ns() >> 6) - (1 << 36)
+    hours_ago = (time.monotonic_ns() >> 10) - (1 << 32)
     for owner, dead in ((2, False), (77, True)):
         for slot in range(64):
-            segment.put(QUEUE + 128 * slot, hours_ago << 10 | owner << 2 | phase)
+            segment.put(QUEUE + 128 * slot, hours_ago << 16 | owner << 9 | owner << 2 | 1)  # COPY_IN
         assert queue.take() is None
         assert queue.post(1, 2, 0, "A") is dead
         assert bool(queue.recovered) is dead
@@ -64,9 +62,22 @@ def test_a_slot_is_taken_back_from_the_dead_and_never_from_the_living(name: str,
     assert ring.segment.facts()["queue_recovered"] == queue.recovered == 64
 
 
+def test_what_a_dead_consumer_was_taking_is_there_again(name: str) -> None:
+    ring = OutputRing(name, Kind.SPSC, capacity_bytes=CAPACITY)
+    queue = ring.requests
+    assert queue.post(1, 2, 0, "A") and queue.post(2, 2, 0, "B")
+    segment = Poke(name)
+    filled = int.from_bytes(segment.bytes[QUEUE : QUEUE + 8], "little")
+    assert filled & 3 == 2  # CONSTRUCTED
+    segment.put(QUEUE, filled >> 9 << 9 | 77 << 2 | 3)  # COPY_OUT of somebody who holds no lock
+    time.sleep(0.002)
+    assert [queue.take()[3] for _ in range(2)] == ["A", "B"]  # type: ignore[index]
+    assert queue.take() is None and queue.recovered == 1 and queue.damaged == 0
+
+
 def test_whoever_gets_the_number_of_a_dead_one_frees_what_that_one_held(name: str) -> None:
     ring = OutputRing(name, Kind.SPSC, capacity_bytes=CAPACITY)
-    Poke(name).put(QUEUE + 128 * 5, (time.monotonic_ns() >> 6) << 10 | 1 << 2 | 1)
+    Poke(name).put(QUEUE + 128 * 5, (time.monotonic_ns() >> 10) << 16 | 1 << 9 | 1 << 2 | 1)
     assert ring.requests.recovered == 1  # number 1 is free, so it becomes ours
     assert sum(ring.requests.post(n, 2, 0, "A") for n in range(65)) == 64
 
