@@ -15,6 +15,7 @@ import click
 
 from lob import _native
 from lob.errors import ForeignOwner, RingError, RoleTaken, WrongLayout
+from lob.memory import nodes_with_memory
 from lob.names import check_name
 from lob.segments import CAPACITY_MAX_BYTES, CAPACITY_MIN_BYTES
 
@@ -44,6 +45,9 @@ class Common:
     ring_bytes: int | None
     ring_timeout_s: float | None
     shm_group: str | None
+    huge: bool = False
+    mlock: bool = False
+    numa_node: int | None = None
 
 
 class Size(ParamType):
@@ -99,6 +103,21 @@ class Group(ParamType):
         return str(value)
 
 
+class Node(ParamType):
+    """A NUMA node of this host."""
+
+    name = "node"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if not re.fullmatch(r"\d{1,4}", str(value)):
+            self.fail(f"'{value}' is no NUMA node; write its number, 0 for the first", param, ctx)
+        there = nodes_with_memory()
+        if there is not None and int(value) not in there:
+            nodes = ", ".join(map(str, sorted(there)))
+            self.fail(f"this host has no NUMA node {value} with memory, only {nodes}", param, ctx)
+        return int(value)
+
+
 class Seconds(ParamType):
     """A duration: 30, 30s, 500ms, 5m."""
 
@@ -147,6 +166,9 @@ def common_options(*, reads: bool = True, writes: bool = True) -> Callable[[F], 
                 show_default=True,
                 help="How to wait for data; spin needs a core of its own",
             ),
+            click.option("--huge", is_flag=True, help="Huge pages (2 MiB) for the rings it makes or reads"),
+            click.option("--mlock", is_flag=True, help="Lock the rings it makes or reads into memory"),
+            click.option("--numa", "numa_node", type=Node(), help="NUMA node for the pages of the rings it makes"),
             click.option("--shm-group", type=Group(), help="Group that may read the public ring and the board"),
         ]
         for option in reversed(options):
@@ -160,7 +182,8 @@ def common(options: dict[str, Any]) -> Common:
     """Takes the keywords of `common_options` out of `options`."""
     names = Common.__dataclass_fields__
     values = {name: options.pop(name, None) for name in names}
-    values["print_records"] = bool(values["print_records"])
+    for flag in ("print_records", "huge", "mlock"):
+        values[flag] = bool(values[flag])
     return Common(**values)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeAlias, cast
 
 import orjson
@@ -13,6 +13,7 @@ import posix_ipc
 from lob import _native
 from lob.errors import ForeignOwner, NoRing, RingError, RoleTaken, WrongLayout
 from lob.manifest import read_manifest
+from lob.memory import AS_IT_COMES, RingMemory
 from lob.names import check_name
 from lob.records import Reason, RequestKind
 from lob.roles import READER_ROLE, WRITER_ROLE, Roles
@@ -53,6 +54,7 @@ class OutputRing:
         board_slots: int = 0,
         board_depth: int = 0,
         first_position: int = 0,
+        memory: RingMemory = AS_IT_COMES,
     ) -> None:
         """`keep`: a named ring: take over what is there; else whatever a dead owner left is unlinked first.
 
@@ -68,10 +70,11 @@ class OutputRing:
         if not self._roles.try_take(WRITER_ROLE):
             self._roles.close()
             raise RoleTaken(name, "owner", _owner_pid(name))
+        self.manifest = dict(manifest or {})
         self.inherited: dict[str, Any] = {}
         self.taken_over = False
         try:
-            segment = self._existing(manifest or {}, policy) if keep else None
+            segment = there = self._existing(manifest or {}, policy) if keep else None
             if segment is None:
                 try:
                     posix_ipc.unlink_shared_memory(name)
@@ -81,8 +84,13 @@ class OutputRing:
                     raise ForeignOwner(name) from None
                 self._roles.renew()
                 board = (board_slots, board_depth)
-                segment = make_segment(name, kind, policy, capacity_bytes, board, group, first_position)
-            self.segment: _native.Segment = segment
+                complete = partial(self._complete, memory)
+                segment = make_segment(
+                    name, kind, policy, capacity_bytes, board, group, first_position, memory, complete
+                )
+            else:
+                memory.move_to_node(segment, name)
+                self._have(segment, memory)
             facts = segment.facts()
             self.policy: Policy = POLICIES[int(facts["policy"])]
             self.capacity_bytes = int(facts["capacity_bytes"])
@@ -94,8 +102,8 @@ class OutputRing:
             else:
                 # Its slots are written by lob-book's native code; all that is done here is what every writer does.
                 self.writer = cast(Writer, _native.BoardOwner(segment))
-            self.manifest = dict(manifest or {})
-            self.write_manifest()
+            if there is not None:
+                self.write_manifest()
         except BaseException:
             self._roles.close()
             raise
@@ -106,6 +114,15 @@ class OutputRing:
     def requests(self) -> _native.RequestQueue:
         """What those who read us ask for."""
         return self._roles.request_queue(self.segment)
+
+    def _have(self, segment: _native.Segment, memory: RingMemory) -> None:
+        self.segment: _native.Segment = segment
+        self._memory = memory.arrange(segment, self.name, ours=True)
+
+    def _complete(self, memory: RingMemory, segment: _native.Segment) -> None:
+        """Before a new segment has its name: nobody finds it with pages on the move, or without its manifest."""
+        self._have(segment, memory)
+        self.write_manifest()
 
     def _existing(self, manifest: dict[str, Any], policy: Policy) -> _native.Segment | None:
         try:
@@ -126,8 +143,11 @@ class OutputRing:
         return segment
 
     def write_manifest(self) -> None:
-        """Publish `self.manifest` as it stands now."""
-        self.segment.write_manifest(orjson.dumps(self.manifest))
+        """Publish `self.manifest` as it stands now, and how our pages lie if anything was wished of them."""
+        facts = {key: value for key, value in self.manifest.items() if key != "memory"}  # a predecessor's
+        if self._memory:
+            facts["memory"] = self._memory
+        self.segment.write_manifest(orjson.dumps(facts))
 
     def readers_behind(self) -> tuple[bool, int]:
         """(whether a reader is attached now, bytes that the slowest registered reader has not released)."""
@@ -170,10 +190,11 @@ class InputRing:
     made it anew), `replaced` tells, and `reattach` goes over to it: `reader` is another object then.
     """
 
-    def __init__(self, name: str, who: str) -> None:
+    def __init__(self, name: str, who: str, memory: RingMemory = AS_IT_COMES) -> None:
         """Raises NoRing, WrongLayout, RoleTaken."""
         self.name = check_name(name)
         self.who = who
+        self._memory = memory
         segment = open_segment(name, writable=True)  # before the roles: no lock file beside no ring
         self._roles = Roles(name)
         try:
@@ -197,6 +218,7 @@ class InputRing:
             self.reader = _native.BroadcastReader(self.segment, "slot" if ours else "oldest", self.slot)
         else:
             raise WrongLayout(f"{self.name} is a board, no ring")
+        self._memory.arrange(segment, self.name, ours=False)
         self.segment.name_reader(self.slot, self.who, os.getpid())
         self._manifest_version = -1
         self._manifest: dict[str, Any] = {}

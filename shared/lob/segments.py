@@ -11,7 +11,7 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import IntEnum
 from typing import Literal, TypeAlias
 
@@ -19,6 +19,7 @@ import posix_ipc
 
 from lob import _native
 from lob.errors import ForeignOwner, NoRing, NoSpace, RingError, WrongLayout
+from lob.memory import RingMemory
 from lob.names import SHM, check_name, hidden_name, shm_path
 from lob.roles import ROLES, WRITER_ROLE, Roles, lock_path
 
@@ -130,13 +131,22 @@ def wait_for_ring(name: str, timeout_s: float | None) -> Iterator[None]:
 
 
 def make_segment(
-    name: str, kind: Kind, policy: Policy, capacity_bytes: int, board: tuple[int, int], group: str | None, first: int
+    name: str,
+    kind: Kind,
+    policy: Policy,
+    capacity_bytes: int,
+    board: tuple[int, int],
+    group: str | None,
+    first: int,
+    pages: RingMemory,
+    complete: Callable[[_native.Segment], None],
 ) -> _native.Segment:
-    """A new segment, made whole under a hidden name and then linked to its own."""
+    """A new segment, made whole under a hidden name and then linked to its own; `complete` does what is left to do."""
     size_bytes = _native.segment_bytes(capacity_bytes)
     hidden = hidden_name(name)
     memory = posix_ipc.SharedMemory(hidden, posix_ipc.O_CREX, mode=0o600)
     try:
+        pages.choose_node(memory.fd, name, size_bytes)  # before there are any
         try:
             os.posix_fallocate(memory.fd, 0, size_bytes)
         except OSError as error:
@@ -153,6 +163,7 @@ def make_segment(
             memory.fd, int(kind), POLICIES.index(policy), capacity_bytes, secrets.randbits(63), *board, first
         )
         segment = _native.Segment(memory.fd, True)
+        complete(segment)
         os.link(shm_path(hidden), shm_path(name))
         return segment
     finally:

@@ -28,6 +28,7 @@ from lob import _native
 from lob.descriptor import Descriptor
 from lob.errors import NoRing, RingError
 from lob.manifest import read_manifest
+from lob.memory import RingMemory
 from lob.names import instance_of, ring_name
 from lob.options import Common, say
 from lob.printer import Printer, make_printer
@@ -57,6 +58,7 @@ class Stage:
         self.tool = tool
         self.common = common
         self.supervisor = Supervisor()
+        self.memory = RingMemory(common.huge, common.mlock, common.numa_node, self.say)
         self.exit_code = 0
         self.input: InputRing | None = None
         self.outputs: list[OutputRing] = []
@@ -127,7 +129,7 @@ class Stage:
             writer = read_manifest(open_segment(name, writable=False)).get("writer", after)
             if writer != after:
                 raise click.UsageError(f"{name} is a ring of {writer}; {self.tool} reads those of {after}")
-        self.input = InputRing(name, who)
+        self.input = InputRing(name, who, self.memory)
         return self.input
 
     def _read_descriptor(self) -> Descriptor:
@@ -179,6 +181,7 @@ class Stage:
             manifest=manifest,
             keep=self.mode == "named",
             group=self.common.shm_group if kind is Kind.BROADCAST else None,
+            memory=self.memory,
         )
         self.outputs.append(ring)
         if ring.taken_over and ring.capacity_bytes != capacity_bytes:
@@ -214,6 +217,7 @@ class Stage:
             group=self.common.shm_group,
             board_slots=slots,
             board_depth=depth,
+            memory=self.memory,
         )
         self.outputs.append(board)
         return board

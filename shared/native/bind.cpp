@@ -267,6 +267,15 @@ NB_MODULE(_native, m) {
         "fd"_a, "kind"_a, "policy"_a, "capacity_bytes"_a, "nonce"_a, "board_slots"_a = 0, "board_depth"_a = 0,
         "first_position"_a = 0, "Lay out an empty segment in a file of segment_bytes(capacity_bytes).");
 
+    m.def(
+        "bind_file",
+        [](int fd, std::uint64_t size_bytes, unsigned node) {
+            Pages pages;
+            const int error = pages.map(fd, size_bytes, true, false);
+            return error != 0 ? error : pages.bind(node);
+        },
+        "fd"_a, "size_bytes"_a, "node"_a, "errno; 0: the file's pages, when they are taken, will be of this NUMA node.");
+
     nb::class_<Segment>(m, "Segment")
         .def(nb::init<int, bool>(), "fd"_a, "writable"_a)
         .def("facts", &header_facts)
@@ -275,6 +284,13 @@ NB_MODULE(_native, m) {
         .def_prop_ro("heartbeat_ns", [](const Segment& s) { return s.header().heartbeat_ns.load(); })
         .def_prop_ro("epoch", [](const Segment& s) { return s.header().epoch.load(); })
         .def_prop_ro("nonce", [](const Segment& s) { return s.header().nonce; })
+        .def_prop_ro("address", [](Segment& s) { return reinterpret_cast<std::uintptr_t>(s.pages().base()); })
+        .def_prop_ro("size_bytes", [](Segment& s) { return s.pages().bytes(); })
+        .def("make_huge", [](Segment& s) { return s.pages().make_huge(); }, nb::call_guard<nb::gil_scoped_release>(),
+             "errno; 0: its pages are huge ones now.")
+        .def("lock", [](Segment& s) { return s.pages().lock(); }, "errno; 0: our page tables keep all of its pages.")
+        .def("bind", [](Segment& s, unsigned node) { return s.pages().bind(node); }, "node"_a,
+             "errno; 0: the pages that we alone have mapped moved to this NUMA node, later ones will be of it.")
         .def("write_manifest", [](Segment& s, nb::bytes text) { s.write_manifest(text.c_str(), text.size()); })
         .def("read_manifest",
              [](const Segment& s) {

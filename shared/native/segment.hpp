@@ -22,6 +22,7 @@
 #include "atomics.hpp"
 #include "clock.hpp"
 #include "layout.hpp"
+#include "pages.hpp"
 
 namespace lob {
 
@@ -184,34 +185,22 @@ public:
         if (fstat(fd, &info) != 0) throw std::runtime_error(std::string("fstat: ") + std::strerror(errno));
         const auto file_bytes = static_cast<std::uint64_t>(info.st_size);
         if (file_bytes < sizeof(Header)) throw LayoutError("is cut short: " + std::to_string(file_bytes) + " bytes, no header");
-        bytes_ = file_bytes;
         // Who works in it has its pages at hand from the start: the first lap of a ring would pay a fault a page.
-        const int flags = MAP_SHARED | (writable ? MAP_POPULATE : 0);
-        void* base = mmap(nullptr, bytes_, writable ? PROT_READ | PROT_WRITE : PROT_READ, flags, fd, 0);
-        if (base == MAP_FAILED) throw std::runtime_error(std::string("mmap: ") + std::strerror(errno));
-        base_ = static_cast<std::byte*>(base);
-        try {
-            check(file_bytes);
-        } catch (...) {
-            munmap(base_, bytes_);
-            throw;
-        }
+        if (const int error = pages_.map(fd, file_bytes, writable, writable); error != 0)
+            throw std::runtime_error(std::string("mmap: ") + std::strerror(error));
+        check(file_bytes);
     }
-    ~Segment() {
-        if (base_ != nullptr) munmap(base_, bytes_);
-    }
-    Segment(const Segment&) = delete;
-    Segment& operator=(const Segment&) = delete;
 
-    Header& header() const { return *reinterpret_cast<Header*>(base_); }
-    std::byte* data() const { return base_ + DATA_OFFSET; }
-    std::byte* queue() const { return base_ + QUEUE_OFFSET; }
+    Header& header() const { return *reinterpret_cast<Header*>(pages_.base()); }
+    std::byte* data() const { return pages_.base() + DATA_OFFSET; }
+    std::byte* queue() const { return pages_.base() + QUEUE_OFFSET; }
     std::uint64_t capacity_bytes() const { return capacity_bytes_; }
     std::uint32_t board_slots() const { return board_slots_; }
     std::uint32_t board_depth() const { return board_depth_; }
     Kind kind() const { return kind_; }
     Policy policy() const { return policy_; }
     bool writable() const { return writable_; }
+    Pages& pages() { return pages_; }
 
     // Half n of the manifest: {u32 size, u32 size ^ 0xFFFFFFFF, text}.
     static constexpr std::uint64_t MANIFEST_TEXT_MAX_BYTES = MANIFEST_BYTES / 2 - 16;
@@ -220,7 +209,7 @@ public:
         if (size > MANIFEST_TEXT_MAX_BYTES) throw std::length_error("manifest of " + std::to_string(size) + " bytes");
         Header& h = header();
         const std::uint64_t version = h.manifest_version.load(std::memory_order_relaxed) + 1;
-        std::byte* half = base_ + MANIFEST_OFFSET + (version & 1) * (MANIFEST_BYTES / 2);
+        std::byte* half = pages_.base() + MANIFEST_OFFSET + (version & 1) * (MANIFEST_BYTES / 2);
         const std::uint32_t sizes[2] = {static_cast<std::uint32_t>(size), ~static_cast<std::uint32_t>(size)};
         DefaultAtomics::fence(std::memory_order_release);  // M3 pairs with M4: words of this half imply the version before
         copy_words(half, sizes, sizeof sizes);
@@ -234,7 +223,7 @@ public:
         for (int attempt = 0; attempt < 100; ++attempt) {
             const std::uint64_t version = h.manifest_version.load(std::memory_order_acquire);  // M2
             if (version == 0) return {};
-            const std::byte* half = base_ + MANIFEST_OFFSET + (version & 1) * (MANIFEST_BYTES / 2);
+            const std::byte* half = pages_.base() + MANIFEST_OFFSET + (version & 1) * (MANIFEST_BYTES / 2);
             std::uint32_t sizes[2];
             read_words(sizes, half, sizeof sizes);
             DefaultAtomics::fence(std::memory_order_acquire);  // M4
@@ -294,8 +283,7 @@ private:
         }
     }
 
-    std::byte* base_ = nullptr;
-    std::uint64_t bytes_ = 0;
+    Pages pages_;
     bool writable_;
     Kind kind_{};
     Policy policy_{};

@@ -174,6 +174,66 @@ double broadcast_two_processes(std::uint32_t bytes, std::uint64_t count) {
     return ns;
 }
 
+// A ring of the pipeline's size, whose laps leave the caches, in small pages or in huge ones.
+struct Large {
+    static constexpr std::uint64_t CAPACITY = 32 << 20;
+    explicit Large(bool huge) : fd(make_segment(Kind::spsc, Policy::wait, CAPACITY)), segment(fd, true) {
+        if (huge) error = segment.pages().make_huge();
+    }
+    ~Large() { close(fd); }
+    int fd;
+    int error = 0;
+    Segment segment;
+};
+
+// Laps of it: half a ring written, then read.
+double spsc_laps(Large& ring, std::uint32_t bytes, std::uint64_t laps) {
+    Segment again(ring.fd, true);
+    SpscWriter<> writer(ring.segment);
+    SpscReader<> reader(again);
+    writer.take_over(1);
+    const std::uint64_t batch = Large::CAPACITY / 2 / bytes;
+    std::uint64_t n = 0;
+    const std::uint64_t before = writer.next_seq() - 1;
+    const std::int64_t start = mono_ns();
+    for (std::uint64_t half = 0; half < 2 * laps; ++half) {
+        for (std::uint64_t i = 0; i < batch; ++i) {
+            RecordHeader* record = writer.claim(bytes);
+            if (record == nullptr) wrong("full");
+            const std::uint64_t seq = record->ring_seq;
+            fill(*record, before + n + i, bytes);
+            record->ring_seq = seq;
+            writer.commit();
+        }
+        for (std::uint64_t i = 0; i < batch; ++i) {
+            const RecordHeader* read = reader.peek();
+            if (read == nullptr) wrong("empty");
+            check(*read, before + n + i, bytes);
+            reader.release(*read);
+        }
+        reader.publish();
+        n += batch;
+    }
+    return static_cast<double>(mono_ns() - start) / static_cast<double>(n);
+}
+
+// Loads in random order, each waiting for the one before: a walk through the page tables, and memory itself.
+double page_walk(Large& ring, std::uint64_t count) {
+    auto* words = reinterpret_cast<volatile std::uint64_t*>(ring.segment.data());
+    std::uint64_t at = 0;
+    const std::int64_t start = mono_ns();
+    for (std::uint64_t n = 0; n < count; ++n)
+        at = (at * 6364136223846793005ull + 1442695040888963407ull + (words[at] >> 63)) % (Large::CAPACITY / 8);
+    return static_cast<double>(mono_ns() - start) / static_cast<double>(count);
+}
+
+// What mapping the whole ring costs a stage that attaches, in us.
+double attach_us(Large& ring) {
+    const std::int64_t start = mono_ns();
+    Segment again(ring.fd, true);
+    return static_cast<double>(mono_ns() - start) / 1e3;
+}
+
 // One cache line to the other core and back: what the hardware gives.
 double ping_pong(std::uint64_t count) {
     void* page = mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -261,6 +321,22 @@ int main() {
         row(("spsc one way, two processes, " + size).c_str(), best_of(5, [&] { return spsc_two_processes(bytes, 500'000); }), "ns/record", 0, "");
         row(("broadcast one way, two processes, " + size).c_str(), best_of(5, [&] { return broadcast_two_processes(bytes, 500'000); }), "ns/record", 0, "");
     }
+    Large small(false), huge(true);
+    if (huge.error != 0) std::fprintf(stderr, "ring_bench: no huge pages for shared memory here: %s\n", std::strerror(huge.error));
+    const auto compare = [&](const char* what, const char* unit, const std::function<double(Large&)>& run) {
+        double figures[2] = {run(small), huge.error == 0 ? run(huge) : 0};
+        for (int i = 0; i < 8; ++i) {  // in turn: both have the same minute
+            figures[0] = std::min(figures[0], run(small));
+            if (huge.error == 0) figures[1] = std::min(figures[1], run(huge));
+        }
+        row((std::string(what) + ", small pages").c_str(), figures[0], unit, 0, "");
+        if (huge.error == 0) row((std::string(what) + ", huge pages").c_str(), figures[1], unit, figures[1] / figures[0], "small pages");
+    };
+    pin(0);
+    compare("spsc 32 MiB, half a ring written then read, 144 B", "ns/record", [](Large& ring) { return spsc_laps(ring, 144, 2); });
+    compare("spsc 32 MiB, half a ring written then read, 1104 B", "ns/record", [](Large& ring) { return spsc_laps(ring, 1104, 2); });
+    compare("spsc 32 MiB, loads in random order", "ns", [](Large& ring) { return page_walk(ring, 500'000); });
+    compare("spsc 32 MiB, attaching", "us", [](Large& ring) { return attach_us(ring); });
     const double round = best_of(3, [&] { return spsc_round_trip(144, 20'000); });
     row("spsc round trip, 144 B, p50", round, "ns", round / hardware, "ping-pong");
 }

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from lob import _native, errors, names, records, rings, roles, segments
+from lob import _native, errors, memory, names, records, rings, roles, segments
 from lob.names import SHM
 
 DEADLINE_S = 20.0
@@ -132,7 +132,7 @@ def _serve() -> None:
         "records": records,
         "native": _native,
     }
-    for module in (errors, names, roles, segments, rings):
+    for module in (errors, names, roles, memory, segments, rings):
         known.update({name: value for name, value in vars(module).items() if not name.startswith("__")})
     for line in sys.stdin:
         code = json.loads(line)

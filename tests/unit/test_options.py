@@ -10,7 +10,8 @@ import pytest
 
 from lob import _native
 from lob.errors import ForeignOwner, NoRing, NoSpace, RoleTaken, WrongLayout
-from lob.options import Common, Group, Instance, Ring, Seconds, Size, common, common_options, run_cli
+from lob.memory import nodes_with_memory
+from lob.options import Common, Group, Instance, Node, Ring, Seconds, Size, common, common_options, run_cli
 
 
 def convert(kind: click.ParamType[Any], text: str) -> Any:
@@ -61,6 +62,19 @@ def test_names_of_rings_instances_and_groups_are_checked() -> None:
             convert(kind, bad)
 
 
+def test_a_numa_node_is_one_that_this_host_has() -> None:
+    nodes = nodes_with_memory()
+    for node in nodes or {0, 7}:  # a kernel that knows no nodes says so when a ring is made
+        assert convert(Node(), str(node)) == node
+    with pytest.raises(click.BadParameter, match="no NUMA node; write its number"):
+        convert(Node(), "-1")
+    with pytest.raises(click.BadParameter, match="no NUMA node; write its number"):
+        convert(Node(), "all")
+    if nodes is not None:
+        with pytest.raises(click.BadParameter, match="this host has no NUMA node 1024 with memory, only 0"):
+            convert(Node(), "1024")
+
+
 def parsed(arguments: list[str], **which: bool) -> tuple[Common, dict[str, Any]]:
     @click.command()
     @common_options(**which)
@@ -78,6 +92,14 @@ def test_common_options_become_one_settings_object_and_leave_the_tools_own() -> 
     )
     assert settings == Common("/lob.a.raw", "/lob.a.book", None, False, 5.0, None, "auto", 1 << 20, None, None)
     assert own == {"mine": 3}
+
+
+def test_wishes_for_memory_are_options_of_every_stage_and_off_without_them() -> None:
+    for which in ({}, {"reads": False}, {"writes": False}):
+        settings, _ = parsed([], **which)
+        assert (settings.huge, settings.mlock, settings.numa_node) == (False, False, None)
+    settings, _ = parsed(["--huge", "--mlock", *(["--numa", "0"] if nodes_with_memory() else [])])
+    assert settings.huge and settings.mlock and settings.numa_node == (0 if nodes_with_memory() else None)
 
 
 def test_a_stage_without_input_or_output_has_none_of_their_options() -> None:

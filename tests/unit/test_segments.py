@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from lob import _native
 from lob.errors import RingError, WrongLayout
+from lob.manifest import read_manifest
 from lob.names import instance_of, list_rings, ring_name
 from lob.rings import InputRing, OutputRing
 from lob.roles import role_held
@@ -42,6 +43,19 @@ def test_a_ring_that_cannot_be_finished_never_gets_its_name(name: str, monkeypat
         OutputRing(name, Kind.SPSC, capacity_bytes=CAPACITY)
     assert left_behind(instance_of(name)) == {name[1:] + ".lock"}
     assert not role_held(name)
+
+
+def test_a_ring_has_its_manifest_before_it_has_its_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[dict[str, Any]] = []
+    link = os.link
+
+    def linked(source: Path, target: Path) -> None:
+        link(source, target)
+        found.append(read_manifest(open_segment(name, writable=False)))  # as who waits for it would
+
+    monkeypatch.setattr(os, "link", linked)
+    OutputRing(name, Kind.SPSC, capacity_bytes=CAPACITY, manifest={"venue": "v"})
+    assert found == [{"venue": "v"}]
 
 
 def test_an_unknown_group_is_an_error_and_no_ring(name: str) -> None:

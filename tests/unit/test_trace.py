@@ -218,6 +218,14 @@ def test_two_looks_give_rates_fill_and_connections() -> None:
     assert seen["connections"] == [{"id": 0, "url": "wss://x/ws", "up": True, "session": 3, "ping_ms": 12.34}]
 
 
+def test_what_an_owner_had_of_its_wishes_for_memory_is_told_and_no_more() -> None:
+    had = {"huge_bytes": 6 << 20, "locked_bytes": 0, "node_bytes": "odd", "other": 1}
+    seen = row(look(0), look(1, manifest={"memory": had}))
+    assert seen["memory"] == {"huge_bytes": 6 << 20, "locked_bytes": 0}
+    assert "  raw: epoch 5, 4 KiB, 6 MiB in huge pages, 0 bytes locked" in show.rings([seen])
+    assert "memory" not in row(look(0), look(1)) and "memory" not in row(look(0), look(1, manifest={"memory": [1]}))
+
+
 def test_a_ring_made_anew_between_the_looks_has_no_rate() -> None:
     assert row(look(0), look(500_000_000, nonce=2, records=0))["records_per_s"] is None
 

@@ -96,7 +96,7 @@ class Publisher:
 
     def _open_sinks(self, instance: str, *, named: bool) -> None:
         common = self._settings.common
-        place = Place(instance, named, self._settings.ring_bytes, common.shm_group)
+        place = Place(instance, named, self._settings.ring_bytes, common.shm_group, self._stage.memory)
         for sink in list(self._sinks):
             self._guard(sink, lambda sink: sink.open(place))
             if sink.ring is not None:

@@ -14,6 +14,7 @@ from lob.roles import READER_ROLE, WRITER_ROLE, role_held
 from lob.segments import POLICIES, Kind, RingState, open_segment
 
 ORDER = ("raw", "events", "book", "board", "public")
+MEMORY = ("huge_bytes", "locked_bytes", "node_bytes")
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,9 @@ def row(before: Look, now: Look) -> dict[str, Any]:
     connections = now.manifest.get("connections")
     if now.name.endswith(".raw") and isinstance(connections, list):  # the stages after it pass on what they found
         result["connections"] = [_connection(one) for one in connections if isinstance(one, dict)]
+    memory = now.manifest.get("memory")  # only of an owner that wished something of its pages
+    if isinstance(memory, dict):
+        result["memory"] = {key: memory[key] for key in MEMORY if isinstance(memory.get(key), int)}
     return result
 
 

@@ -57,7 +57,10 @@ def _ring_cells(row: dict[str, Any]) -> list[str]:
 
 def _details(row: dict[str, Any]) -> list[str]:
     what = row["ring"].rsplit(".", 1)[1]
-    lines = [f"  {what}: epoch {row['epoch']}, {_bytes(row['capacity_bytes'])}"]
+    memory = row.get("memory", {})
+    of_it = {"huge_bytes": "in huge pages", "locked_bytes": "locked", "node_bytes": "on its NUMA node"}
+    had = [f"{_bytes(memory[key])} {text}" for key, text in of_it.items() if key in memory]
+    lines = [", ".join([f"  {what}: epoch {row['epoch']}, {_bytes(row['capacity_bytes'])}", *had])]
     for reader in row["readers"]:
         state = "" if reader["alive"] is not False else " (gone)" if reader["pid"] else " (not yet there)"
         lines.append(

@@ -60,6 +60,7 @@ class ShmSink(Sink):
             manifest=_manifest_of(name) if place.named else {},  # not a moment without what a successor must know
             keep=place.named,
             group=place.group,
+            memory=place.memory,
         )
 
     def join(self, pump: Pump, source: InputRing) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lob.memory import RingMemory
 from lob.rings import InputRing, OutputRing
 from lob_publish._native import Pump
 
@@ -32,6 +33,7 @@ class Place:
     named: bool  # --in: what we make outlives us
     ring_bytes: int
     group: str | None
+    memory: RingMemory
 
 
 class Sink:
