@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from lob import _native
+from lob.names import SHM
 
 THP = Path("/sys/kernel/mm/transparent_hugepage")
 NODES = Path("/sys/devices/system/node")
+HUGE_BYTES = 2 << 20
 ATTEMPTS = 20  # where a page is in somebody's hands, who gathers them too or works in them
 PAUSE_S = 0.01
 
@@ -165,6 +167,9 @@ def why_not_huge(error: int) -> str:
         return f"{THP}/shmem_enabled says deny; write advise into it"
     if _of_status("THP_enabled") == "0":
         return "they are switched off for this process (PR_SET_THP_DISABLE); start it from one where they are not"
+    room = os.statvfs(SHM)
+    if room.f_bavail * room.f_frsize < HUGE_BYTES:
+        return f"{SHM} has no room for another huge page; enlarge it or give a smaller --ring-bytes"
     if error == errno.EINVAL:
         return (
             f"Linux {os.uname().release} cannot gather them (6.1 and later can, built with CONFIG_SHMEM); "

@@ -10,6 +10,8 @@ import errno
 import os
 import platform
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -227,6 +229,31 @@ def test_a_kernel_that_cannot_or_will_not_is_told_with_what_to_do(name: str, err
         peer.do(make_two(name, "huge=True"))
         (line,) = peer.do("said")
         assert line.startswith(f"--huge: {name} has 0.0 MiB of 5.0 MiB in huge pages: ") and what_to_do in line
+
+
+@can_be_huge
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root for a mount namespace of its own")
+def test_a_shm_that_holds_the_ring_and_not_its_last_huge_page_is_told(name: str) -> None:
+    program = (
+        "from lob.memory import RingMemory, mapped\n"
+        "from lob.rings import OutputRing\n"
+        "from lob.segments import Kind\n"
+        f"ring = OutputRing({name!r}, Kind.SPSC, capacity_bytes={CAPACITY}, memory=RingMemory(huge=True, say=print))\n"
+        "print(mapped(ring.segment)['huge_bytes'])\n"
+    )
+    mount = 'mount -t tmpfs -o size=5500k tmpfs /dev/shm && exec "$@"'
+    run = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", mount, "sh", sys.executable, "-c", program],
+        capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    if "unshare" in run.stderr or "mount:" in run.stderr:
+        pytest.skip("no mount namespaces here")
+    assert run.stderr == ""
+    assert run.stdout.splitlines() == [
+        f"--huge: {name} has 4.0 MiB of 5.0 MiB in huge pages: /dev/shm has no room for another huge page; "
+        "enlarge it or give a smaller --ring-bytes",
+        str(4 << 20),
+    ]
 
 
 # -- locked -----------------------------------------------------------------------------------------------------------
