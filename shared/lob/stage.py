@@ -41,6 +41,9 @@ Mode: TypeAlias = Literal["pipe", "named", "print", "none"]
 
 DRAIN_PATIENCE_S = 10.0  # a reader that makes no progress for so long is given up
 TICK_S = 0.02
+STINT_MS = 250  # of a native loop while records flow
+IDLE_MS = 50  # ... and while none comes
+PRINT_STINT_MS = 10  # what is printed is read back by this process itself
 DEFAULT_RING_TIMEOUT_S = 30.0
 
 
@@ -51,7 +54,7 @@ class UpstreamEnded(RingError):
 class Stage:
     """One process of the pipeline.
 
-    Use: `open_input`, `open_output`, then `while stage.running(): work for at most 50 ms`, then `finish(totals)`.
+    Use: `open_input`, `open_output`, then `while stage.running(): work for stage.stint_ms`, then `finish(totals)`.
     """
 
     def __init__(self, tool: str, common: Common, *, writes: bool = True) -> None:
@@ -272,8 +275,18 @@ class Stage:
             if not self.input.requests.post(id_, kind, reason, symbol):
                 self.say(f"{self.input.name}: its request queue is full; one for {symbol or 'all'} is lost")
 
+    @property
+    def stint_ms(self) -> int:
+        """How long a native loop may work before `running` is asked again; it gives the signs of life meanwhile."""
+        if self.mode == "print":
+            return PRINT_STINT_MS
+        if self._deadline is None:
+            return STINT_MS
+        return max(0, min(STINT_MS, int((self._deadline - time.monotonic()) * 1e3)))
+
     def running(self) -> bool:
-        """Housekeeping; False when the stage should stop, and from then on. Call it at least every 50 ms."""
+        """Housekeeping; False when the stage should stop, and from then on. Call it after each `stint_ms` of work, and
+        every 50 ms while there is none."""
         self._pump()
         if self._stop_requested or self._ended:
             return False

@@ -70,6 +70,12 @@ public:
         typename A::template atomic<std::uint64_t> damaged;                 // entries thrown away
     };
 
+    // Whether there is an entry; for those who look now and then and let others take it.
+    static bool filled(const Storage& storage) {
+        return std::any_of(std::begin(storage.slots), std::end(storage.slots),
+                           [](const Slot& slot) { return (slot.state.load(std::memory_order_relaxed) & 3) == CONSTRUCTED; });
+    }
+
     // `owner`: the caller's number among those who share `storage`, 0 to OWNER_MAX.
     explicit FixedQueue(Storage& storage, Peers peers = {}, std::uint32_t owner = 0, std::int64_t grace_ns = GRACE_NS)
         : storage_(storage), peers_(std::move(peers)), owner_(owner), grace_ns_(grace_ns) {

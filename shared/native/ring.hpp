@@ -43,7 +43,8 @@ template <class A = DefaultAtomics>
 class RingWriter {
 public:
     explicit RingWriter(Segment& segment)
-        : header_(reinterpret_cast<SegmentHeader<A>&>(segment.header())),
+        : segment_(segment),
+          header_(reinterpret_cast<SegmentHeader<A>&>(segment.header())),
           data_(segment.data()),
           capacity_(segment.capacity_bytes()),
           record_max_(std::min<std::uint64_t>(capacity_ / 4, 0xFFFFFFF8u)),
@@ -80,6 +81,7 @@ public:
         wake_if_asleep<A>(header_.reader_sleep);
     }
 
+    const Segment& segment() const { return segment_; }
     bool fits(std::uint64_t size_bytes) const { return size_bytes <= record_max_; }
     std::uint64_t record_max_bytes() const { return record_max_; }
     std::uint64_t capacity_bytes() const { return capacity_; }
@@ -189,6 +191,7 @@ protected:
         counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
     }
 
+    const Segment& segment_;
     SegmentHeader<A>& header_;
     std::byte* data_;
     const std::uint64_t capacity_;

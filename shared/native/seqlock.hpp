@@ -41,11 +41,12 @@ static_assert(sizeof(BoardEntry) == 144 && sizeof(BoardEntry) + 8 <= BOARD_SLOT_
 template <class A = DefaultAtomics>
 class Board {
 public:
-    explicit Board(Segment& segment) : base_(segment.data()), slots_(segment.board_slots()), depth_(segment.board_depth()) {
+    explicit Board(Segment& segment) : segment_(segment), base_(segment.data()), slots_(segment.board_slots()), depth_(segment.board_depth()) {
         if (segment.kind() != Kind::board) throw std::invalid_argument("no board");
         stride_ = board_slot_bytes(depth_);
     }
 
+    const Segment& segment() const { return segment_; }
     std::uint32_t slots() const { return slots_; }
     std::uint32_t depth() const { return depth_; }
 
@@ -98,6 +99,7 @@ private:
         for (std::size_t i = 0; i < size / 8; ++i) words[i] = A::load_word(from + i);
     }
 
+    const Segment& segment_;
     std::byte* base_;
     std::uint32_t slots_;
     std::uint32_t depth_;

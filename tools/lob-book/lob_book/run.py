@@ -16,7 +16,7 @@ from lob.names import instance_of
 from lob.records import RequestKind
 from lob.rings import InputRing, OutputRing
 from lob.segments import Kind
-from lob.stage import Stage
+from lob.stage import IDLE_MS, Stage
 from lob.trace import open_stage_trace
 from lob_book import _native
 from lob_book.settings import Settings
@@ -24,8 +24,6 @@ from lob_book.summary import summary, totals
 
 TOOL = "lob-book"
 BOOK_RING_BYTES = 32 << 20
-BUDGET_MS = 50
-PRINT_BUDGET_MS = 10  # what is printed is read back by this process itself
 COMPLAIN_EVERY_S = 10.0
 
 # Counts of a book that somebody should hear of, and how to say them.
@@ -98,11 +96,10 @@ class BookStage:
     def run(self) -> int:
         """Until the input ends or somebody stops us; the exit code."""
         stage = self.stage
-        budget_ms = PRINT_BUDGET_MS if stage.mode == "print" else BUDGET_MS
         while stage.running():
             self.pump.upstream_silent(stage.input_silent)
             self.pump.wait_by(stage.wait)
-            self.pump.run(budget_ms)
+            self.pump.run(stage.stint_ms, IDLE_MS)
             self._tell_instruments()
             stage.pass_requests(self._ours)
             self._complain()

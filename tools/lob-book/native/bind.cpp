@@ -312,12 +312,14 @@ NB_MODULE(_native, m) {
              nb::keep_alive<1, 6>())
         .def(
             "run",
-            [](Pump& pump, int max_ms) {
+            [](Pump& pump, int stint_ms, int idle_ms) {
                 nb::gil_scoped_release release;
-                const PumpResult result = pump.run(max_ms);
+                const PumpResult result = pump.run(stint_ms, idle_ms);
                 return std::make_tuple(result.records, result.idle, result.blocked);
             },
-            "max_ms"_a, "(records processed, idle, blocked): works for max_ms; idle: nothing came; blocked: the ring is full.")
+            "stint_ms"_a, "idle_ms"_a = 50,
+            "(records processed, idle, blocked): works for stint_ms, less if nothing comes for idle_ms or a reader asks; "
+            "idle: nothing came; blocked: the ring is full.")
         .def("upstream_silent", &Pump::upstream_silent, "silent"_a)
         .def("wait_by", [](Pump& pump, const std::string& wait) { pump.wait = wait_mode(wait); }, "wait"_a)
         .def("flush", &Pump::flush, "What the books made outside of run(); False: the ring is full.")

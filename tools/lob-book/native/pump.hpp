@@ -14,6 +14,7 @@
 #include "fixed_queue.hpp"
 #include "seqlock.hpp"
 #include "spsc.hpp"
+#include "stint.hpp"
 #include "trace.hpp"
 
 namespace lob {
@@ -35,20 +36,26 @@ public:
         epoch_ = reader_.epoch();
     }
 
-    // Works for at most `max_ms`, less when idle or blocked.
-    PumpResult run(int max_ms) {
+    // Works for at most `stint_ms`, less when nothing comes for `idle_ms`, the ring is full, or a reader has asked for something.
+    PumpResult run(int stint_ms, int idle_ms) {
         PumpResult result;
-        const std::int64_t deadline_ns = mono_ns() + max_ms * MS;
+        Stint stint(stint_ms * MS);
+        const auto beat = [&](std::int64_t now_ns) {
+            if (board_ != nullptr) Stint::beat(*board_, now_ns);
+            return Stint::beat(writer_, now_ns);
+        };
         std::int64_t now_ns = host_now_ns();
         check_epoch(now_ns);
+        bool waited = false;
         for (std::uint32_t turn = 1;; ++turn) {
-            if (turn % TURNS_PER_LOOK == 0) {
-                if (mono_ns() >= deadline_ns) return result;
+            if (waited || turn % Stint::RECORDS_PER_LOOK == 0) {
+                if (stint.over(beat)) return result;
                 now_ns = host_now_ns();
+                waited = false;
             }
             if (!flush()) {
                 reader_.publish();
-                writer_.wait_free(books_.out().next()->size_bytes, wait, std::min(deadline_ns - mono_ns(), BLOCKED_NS));
+                writer_.wait_free(books_.out().next()->size_bytes, wait, std::min(stint.left_ns(), BLOCKED_NS));
                 if (flush()) continue;
                 result.blocked = true;
                 return result;
@@ -56,8 +63,8 @@ public:
             if (clock_ == Clock::host && books_.due_ns() <= now_ns && books_.tick(now_ns)) continue;
             const RecordHeader* record = reader_.peek();
             if (record == nullptr) {
-                if (drain_requests(); idle(deadline_ns, result)) return result;
-                now_ns = host_now_ns();
+                if (drain_requests(); idle(stint, idle_ms * MS, result)) return result;
+                waited = true;
                 continue;
             }
             if (clock_ == Clock::records) {
@@ -136,7 +143,6 @@ public:
 private:
     static constexpr std::int64_t MS = 1'000'000;
     static constexpr std::int64_t BLOCKED_NS = 20 * MS;
-    static constexpr std::uint32_t TURNS_PER_LOOK = 32;
 
     void trace_end() const {
         if (fed_ != nullptr) trace_point(Point::book_update_end, fed_->raw_seq);
@@ -153,12 +159,13 @@ private:
     }
 
     // Waits for a record; true if none came and it is time to go back.
-    bool idle(std::int64_t deadline_ns, PumpResult& result) {
-        std::int64_t wait_ns = deadline_ns - mono_ns();
-        if (clock_ == Clock::host && books_.due_ns() != INT64_MAX) wait_ns = std::min(wait_ns, books_.due_ns() - unix_ns());
+    bool idle(const Stint& stint, std::int64_t idle_ns, PumpResult& result) {
+        std::int64_t wait_ns = std::min(stint.left_ns(), idle_ns);
+        const bool until_due = clock_ == Clock::host && books_.due_ns() != INT64_MAX && books_.due_ns() - unix_ns() < wait_ns;
+        if (until_due) wait_ns = books_.due_ns() - unix_ns();
         if (wait_ns > 0 && reader_.wait(wait, wait_ns)) return false;
         reader_.publish();
-        if (mono_ns() < deadline_ns) return false;
+        if (until_due && stint.left_ns() > 0) return false;
         result.idle = true;
         return true;
     }

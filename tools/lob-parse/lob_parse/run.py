@@ -14,14 +14,13 @@ from lob.options import Common
 from lob.records import BookState, Reason
 from lob.rings import InputRing, OutputRing
 from lob.segments import Kind
-from lob.stage import Stage
+from lob.stage import IDLE_MS, Stage
 from lob.trace import open_stage_trace
 from lob_parse import _native
 from lob_parse.parser import parser_of, restore
 
 TOOL = "lob-parse"
 EVENT_RING_BYTES = 32 << 20
-BUDGET_MS = 50
 COMPLAIN_EVERY_S = 10.0
 
 # Counts that somebody should hear of, and how to say them.
@@ -101,7 +100,7 @@ class ParseStage:
     def run(self) -> int:
         """Until the input ends or somebody stops us; the exit code."""
         while self.stage.running():
-            self.parser.run(self.reader, self.writer, self.stage.wait, BUDGET_MS, BUDGET_MS)
+            self.parser.run(self.reader, self.writer, self.stage.wait, self.stage.stint_ms, IDLE_MS)
             if self.input.manifest_version != self._raw_version:
                 self._write_manifest(self._from_raw(self._raw_manifest()))
             self.stage.pass_requests()

@@ -217,13 +217,13 @@ NB_MODULE(_native, m) {
             "shape"_a, "snapshot_shape"_a.none(), "rule"_a, "scope"_a, "checksum_rule"_a, "truncates"_a, "joins"_a, "hooks"_a)
         .def(
             "run",
-            [](PyParser& p, lob::SpscReader<>& reader, lob::SpscWriter<>& writer, const std::string& mode, int budget_ms, int idle_ms) {
+            [](PyParser& p, lob::SpscReader<>& reader, lob::SpscWriter<>& writer, const std::string& mode, int stint_ms, int idle_ms) {
                 const lob::WaitMode parsed = lob::wait_mode(mode);
                 nb::gil_scoped_release release;
-                return p.parser.run(reader, writer, parsed, budget_ms * 1'000'000ll, idle_ms * 1'000'000ll);
+                return p.parser.run(reader, writer, parsed, stint_ms * 1'000'000ll, idle_ms * 1'000'000ll);
             },
-            "reader"_a, "writer"_a, "wait"_a = "auto", "budget_ms"_a = 50, "idle_ms"_a = 20,
-            "Raw records -> events, until the input is empty for idle_ms or budget_ms have passed; records done.")
+            "reader"_a, "writer"_a, "wait"_a = "auto", "stint_ms"_a = 50, "idle_ms"_a = 20,
+            "Raw records -> events, until the input is empty for idle_ms, stint_ms have passed or the reader asks; records done.")
         .def("resume", [](PyParser& p, std::uint64_t raw_seq) { p.parser.resume(raw_seq); }, "raw_seq"_a)
         .def("replaced", [](PyParser& p) { p.parser.replaced(); }, "The input is another ring: tell the reader that all is lost.")
         .def(

@@ -16,6 +16,7 @@
 #include "decode.hpp"
 #include "instruments.hpp"
 #include "spsc.hpp"
+#include "stint.hpp"
 #include "trace.hpp"
 
 namespace lob::parse {
@@ -99,30 +100,33 @@ public:
         instruments_.forget_raw_seqs();
     }
 
-    // Works until the input is empty for `idle_ns` or `budget_ns` have passed; returns records done.
-    std::uint64_t run(Reader& reader, Writer& writer, WaitMode mode, std::int64_t budget_ns, std::int64_t idle_ns) {
+    // Works until the input is empty for `idle_ns`, `stint_ns` have passed or the reader has asked for something;
+    // returns records done.
+    std::uint64_t run(Reader& reader, Writer& writer, WaitMode mode, std::int64_t stint_ns, std::int64_t idle_ns) {
         std::uint64_t done = 0;
-        const std::int64_t deadline_ns = mono_ns() + budget_ns;
-        for (unsigned turn = 1;; ++turn) {
+        Stint stint(stint_ns);
+        const auto beat = [&](std::int64_t now_ns) { return Stint::beat(writer, now_ns); };
+        bool waited = false;
+        for (std::uint32_t turn = 1;; ++turn) {
+            if ((waited || turn % Stint::RECORDS_PER_LOOK == 0) && stint.over(beat)) break;
+            waited = false;
             const RecordHeader* raw = reader.peek();
             if (raw == nullptr) {
-                const std::int64_t left_ns = std::min(idle_ns, deadline_ns - mono_ns());
-                if (left_ns <= 0 || !reader.wait(mode, left_ns)) {
-                    reader.publish();
-                    return done;
-                }
+                const std::int64_t left_ns = std::min(idle_ns, stint.left_ns());
+                if (left_ns <= 0 || !reader.wait(mode, left_ns)) break;
+                waited = true;
                 continue;
             }
             if (!record(*raw, writer)) {
-                const std::int64_t left_ns = deadline_ns - mono_ns();
+                const std::int64_t left_ns = stint.left_ns();
                 if (left_ns <= 0) break;
                 // wait_free wants twice the room (pads); more than the whole ring can never be had.
                 writer.wait_free(std::min(wanted_bytes_, writer.capacity_bytes() / 2), mode, std::min<std::int64_t>(left_ns, 5'000'000));
+                waited = true;
                 continue;
             }
             reader.release(*raw);
             ++done;
-            if (turn % 32 == 0 && mono_ns() >= deadline_ns) break;
         }
         reader.publish();
         return done;

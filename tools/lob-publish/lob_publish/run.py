@@ -13,7 +13,7 @@ from lob.instruments import instrument_records
 from lob.names import instance_of
 from lob.records import BookState, Reason, RecordType, RequestKind, build
 from lob.rings import InputRing
-from lob.stage import Stage
+from lob.stage import IDLE_MS, Stage
 from lob.trace import open_stage_trace
 from lob_publish._native import Pump, trace_to
 from lob_publish.settings import Settings
@@ -21,7 +21,6 @@ from lob_publish.sinks import Place, ReaderLeft, Sink, SinkFailed, make_sinks
 
 TOOL = "lob-publish"
 WHO = "publish"  # our name in the book ring: a successor goes on where we stood
-TURN_MS = 50
 TICK_S = 0.02
 DRAIN_PATIENCE_S = 10.0
 STOP_PATIENCE_S = 1.0  # with --in: what a blocked sink has not is kept upstream for our successor
@@ -141,7 +140,8 @@ class Publisher:
 
     def _pump_once(self) -> None:
         try:
-            turn = self._pump.run(self._stage.wait, TURN_MS)
+            stint_ms = min([self._stage.stint_ms, *(sink.tick_ms for sink in self._sinks)])
+            turn = self._pump.run(self._stage.wait, stint_ms, IDLE_MS)
         except (_native.CorruptRing, ValueError) as error:
             raise RingError(f"{self._source.name}: {error}; restart lob-book") from None
         if turn == "lost":

@@ -82,16 +82,16 @@ NB_MODULE(_native, m) {
         .def("await_nothing", &Pump::await_nothing)
         .def(
             "run",
-            [](Pump& p, const std::string& wait, int max_ms) {
+            [](Pump& p, const std::string& wait, int stint_ms, int idle_ms) {
                 const WaitMode mode = wait_mode(wait);
                 Turn turn;
                 {
                     nb::gil_scoped_release release;
-                    turn = p.run(mode, max_ms);
+                    turn = p.run(mode, stint_ms, idle_ms);
                 }
                 return word_of_turn(turn);
             },
-            "wait"_a, "max_ms"_a, "idle, time, blocked, lost or epoch: why it came back.")
+            "wait"_a, "stint_ms"_a, "idle_ms"_a = 50, "idle, time, blocked, lost or epoch: why it came back.")
         .def("flush", &Pump::flush)
         .def("take_lost", &Pump::take_lost)
         .def_prop_ro("pending", &Pump::pending)

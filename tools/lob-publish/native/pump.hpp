@@ -18,6 +18,7 @@
 #include "broadcast.hpp"
 #include "clock.hpp"
 #include "ndjson.hpp"
+#include "stint.hpp"
 #include "text_sink.hpp"
 #include "tops.hpp"
 #include "trace.hpp"
@@ -94,19 +95,27 @@ public:
     void await_snapshot(std::uint32_t instrument) { awaited_.insert(instrument); }
     void await_nothing() { awaited_.clear(); }
 
-    // Works for at most `max_ms`; what made it come back.
-    Turn run(WaitMode wait, int max_ms) {
-        const std::int64_t deadline_ns = mono_ns() + max_ms * MS;
+    // Works for at most `stint_ms`, less if nothing comes for `idle_ms`; what made it come back.
+    Turn run(WaitMode wait, int stint_ms, int idle_ms) {
+        Stint stint(stint_ms * MS);
+        const auto beat = [&](std::int64_t now_ns) {
+            for (const Ring& ring : rings_)
+                if (ring.writer != nullptr) Stint::beat(*ring.writer, now_ns);
+            return false;  // what subscribers ask for is not ours to give
+        };
+        bool waited = false;
         for (std::uint32_t turn = 1;; ++turn) {
-            if (!deliver_waiting()) return block(wait, deadline_ns);
-            if (turn % TURNS_PER_LOOK == 0 && mono_ns() >= deadline_ns) return come_back(Turn::time);
+            if (!deliver_waiting()) return block(wait, stint.left_ns());
+            if ((waited || turn % Stint::RECORDS_PER_LOOK == 0) && stint.over(beat)) return come_back(Turn::time);
+            waited = false;
             if (unreleased_bytes_ >= RELEASE_BYTES) flush();
             const Read read = reader_->read(words_);
             if (read == Read::lapped) continue;
             if (read == Read::empty) {
                 flush();
-                const std::int64_t left_ns = deadline_ns - mono_ns();
-                if (left_ns <= 0 || !reader_->wait(wait, std::min(left_ns, WAIT_NS))) return Turn::idle;
+                const std::int64_t wait_ns = std::min(stint.left_ns(), idle_ms * MS);
+                if (wait_ns <= 0 || !reader_->wait(wait, wait_ns)) return Turn::idle;
+                waited = true;
                 continue;
             }
             const auto& record = *reinterpret_cast<const RecordHeader*>(words_.data());
@@ -150,7 +159,6 @@ public:
 private:
     static constexpr std::int64_t MS = 1'000'000;
     static constexpr std::int64_t WAIT_NS = 50 * MS;
-    static constexpr std::uint32_t TURNS_PER_LOOK = 32;
     static constexpr std::uint64_t COMMIT_BYTES = 64 << 10;    // when far behind: commit between groups
     static constexpr std::uint64_t RELEASE_BYTES = 1 << 20;    // ... and here also inside one, so that upstream may go on
 
@@ -247,12 +255,12 @@ private:
     }
 
     // A sink under `wait` is full: its readers must see what we wrote, then we wait for them.
-    Turn block(WaitMode wait, std::int64_t deadline_ns) {
+    Turn block(WaitMode wait, std::int64_t left_ns) {
         commit_all();
         const std::size_t step = injected_.empty() ? step_ : injected_step_;
         const std::uint32_t size = injected_.empty() ? reinterpret_cast<RecordHeader*>(words_.data())->size_bytes
                                                      : static_cast<std::uint32_t>(injected_.front().size() * 8);
-        const std::int64_t wait_ns = std::min(deadline_ns - mono_ns(), WAIT_NS);
+        const std::int64_t wait_ns = std::min(left_ns, WAIT_NS);
         if (step == 0 || wait_ns <= 0) return Turn::blocked;
         const std::size_t sink = step - 1;
         if (sink < texts_.size()) {

@@ -28,6 +28,8 @@ MANIFEST_S = 0.1  # the list of instruments is written at most so often
 
 
 class ShmSink(Sink):
+    tick_ms = 250
+
     def __init__(self, uri: str, rest: str) -> None:
         super().__init__(uri)
         name, _, query = rest.partition("?")

@@ -40,10 +40,11 @@ class Sink:
     """The default answers; a sink says what is different.
 
     Order of calls: `open` (the input may not exist yet), `join` (and again when the input ring was made anew), then
-    `tick` at least every 50 ms, `flush` and `close`. All may raise SinkFailed.
+    `tick` at least every `tick_ms`, `flush` and `close`. All may raise SinkFailed.
     """
 
     uses_stdout = False
+    tick_ms = 50
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
