@@ -1,7 +1,8 @@
 """Live limit order books: what a strategy imports. Names are loaded when they are first used, so that the five tools
 start quickly.
 
-    subscribe(uri)     the records of a public ring
+    subscribe(uri)     the records of a public ring, one by one or in batches
+    ROWS, HEADER       the numpy dtypes of a batch's rows
     SortedBook()       books rebuilt from them
     Board(instance)    the newest top of every book, without reading a stream
 """
@@ -14,14 +15,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lob.board import Board, NoSuchSymbol, Top
     from lob.errors import NoRing, RingError, RoleTaken, WrongLayout
-    from lob.records import BookState, Reason, Record, RecordType, TakerSide
+    from lob.records import HEADER, ROWS, BookState, Reason, Record, RecordType, TakerSide
     from lob.sorted_book import InstrumentBook, SortedBook
-    from lob.subscription import Subscription, subscribe
+    from lob.subscription import Instrument, Subscription, subscribe
     from lob.units import decimal_text
 
 _HOMES = {
+    "HEADER": "records",
+    "ROWS": "records",
     "Board": "board",
     "BookState": "records",
+    "Instrument": "subscription",
     "InstrumentBook": "sorted_book",
     "NoRing": "errors",
     "NoSuchSymbol": "board",
@@ -40,8 +44,11 @@ _HOMES = {
 }
 
 __all__ = [
+    "HEADER",
+    "ROWS",
     "Board",
     "BookState",
+    "Instrument",
     "InstrumentBook",
     "NoRing",
     "NoSuchSymbol",

@@ -215,6 +215,20 @@ BODIES: dict[RecordType, np.dtype[np.void]] = {
     RecordType.STATUS: STATUS_BODY,
 }
 
+# Records of fixed size as rows of an array: the header's fields, then the body's. What `drain` copies into.
+ROWS: dict[RecordType, np.dtype[np.void]] = {
+    kind: np.dtype(HEADER.descr + BODIES[kind].descr)
+    for kind in (
+        RecordType.LOST,
+        RecordType.ANSWER,
+        RecordType.TRADE,
+        RecordType.BBO,
+        RecordType.SEQUENCE,
+        RecordType.INSTRUMENT,
+        RecordType.STATUS,
+    )
+}
+
 # The C++ name of each dtype, for the test that compares them with layout.hpp.
 MIRRORS: dict[str, np.dtype[np.void]] = {
     "RecordHeader": HEADER,

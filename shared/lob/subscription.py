@@ -1,4 +1,4 @@
-"""`lob.subscribe`: the records of a public ring, one by one, as a strategy reads them.
+"""`lob.subscribe`: the records of a public ring as a strategy reads them: one by one, or in batches as numpy arrays.
 
 By default the ring is mapped read-only and the writer does not know of us: a slow subscriber is lapped and told so
 (`lost`). With `register=True` we hold a reader's slot: lob-trace shows us, and under the policy `wait` the writer
@@ -9,25 +9,42 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 from lob import _native
 from lob.errors import ForeignOwner, NoRing, RingError, WrongLayout
 from lob.instruments import instrument_records
 from lob.manifest import read_manifest
 from lob.names import check_name
-from lob.records import Record, parse
+from lob.records import HEADER, ROWS, Record, RecordType, parse
 from lob.rings import SILENT_NS, InputRing
 from lob.roles import WRITER_ROLE, role_held
 from lob.segments import Kind, RingState, open_segment, wait_for_ring
 
 Start: TypeAlias = Literal["oldest", "newest"]
 Wait: TypeAlias = Literal["spin", "yield", "block", "auto"]
+Rows: TypeAlias = npt.NDArray[np.void]
 
 WAIT_MS = 20  # how long native code may keep a signal waiting
 LOOK_S = 0.1  # how often a quiet subscription looks whether the ring was made anew
+ANNOUNCED = 64  # instruments that one batch may announce before it ends
+
+_TYPES: dict[np.dtype[np.void], int] = {HEADER: _native.ANY_TYPE} | {dtype: int(kind) for kind, dtype in ROWS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Instrument:
+    """What the numbers of an instrument's rows mean: value = mantissa / 10**scale."""
+
+    symbol: str
+    price_scale: int
+    qty_scale: int
 
 
 def subscribe(
@@ -73,6 +90,8 @@ class Subscription:
         self._lost_before = 0  # in rings that were replaced
         self._made: deque[bytes] = deque()  # records of ours that come before the ring's
         self._next_look = 0.0
+        self._instruments: dict[tuple[int, int], Instrument] = {}
+        self._announced: Rows = np.empty(ANNOUNCED, ROWS[RecordType.INSTRUMENT])
         self._attach(start)
 
     def _attach(self, start: Start) -> None:
@@ -89,6 +108,7 @@ class Subscription:
         else:
             self._reader = _native.BroadcastReader(self._segment, start)
         self._known = (-1, -1)  # version of the manifest and epoch of the ring whose instruments were told
+        self._learned = (-1, -1)  # ... and whose instruments are in self._instruments
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -104,6 +124,94 @@ class Subscription:
             record = self._next()
             if record is not None or time.monotonic() >= deadline:
                 return record
+
+    def drain(self, *arrays: Rows, timeout_s: float = 0.0) -> tuple[Rows, ...]:
+        """The next records of fixed size as rows of your arrays: a batch, some 10 ns a record instead of microseconds.
+
+        Each array is one-dimensional and has a dtype of `lob.ROWS`, which says which records it takes: the fields of
+        their header, then those of their body; or `lob.HEADER`, which takes the headers of all records. A record of no
+        array's type is passed over and not seen again: a strategy that drains BBOs wants ROWS[RecordType.STATUS] beside
+        them, to know when a book is stale. Levels (snapshots, diffs) have no fixed size: iterate for them.
+
+        Returns, for each array, the view of its rows that were filled now, oldest first; all are empty if nothing came
+        within `timeout_s`. The next call writes over them. `ring_seq` tells the order of rows of different arrays.
+        Prices and quantities are int64 mantissas whose scales `instruments` knows; a missing side of a BBO has
+        quantity 0. `exch_ns` and `recv_ns` are Unix time (0: not given), `origin_ns` is CLOCK_MONOTONIC.
+
+        A batch is of one epoch and without a hole: whatever is missing is missing before it, and then `lost` has risen.
+        After a hole or a new `epoch` take every book for stale until its next status. A batch also ends before a record
+        for which its array has no room: call again. May be mixed with `poll` and iteration: each record comes once.
+
+        Raises ValueError for an array of another dtype or shape, without rows, not contiguous or read-only.
+        """
+        pairs: list[int | Rows] = []
+        for array in arrays:
+            kind = _TYPES.get(array.dtype)
+            if kind is None or array.ndim != 1 or not len(array):
+                raise ValueError(
+                    f"an array of {len(array.dtype.names or ())} fields and shape {array.shape}: give one dimension, "
+                    "at least a row, and a dtype of lob.ROWS or lob.HEADER"
+                )
+            pairs += (kind, array)
+        if not pairs:
+            raise ValueError("nothing to drain into: give at least one array")
+        deadline = time.monotonic() + timeout_s
+        while True:
+            passed, counts = self._drain_made(pairs) if self._made else self._drain_ring(pairs)
+            if any(counts):
+                return tuple(array[:count] for array, count in zip(arrays, counts, strict=True))
+            if passed:
+                continue
+            left_s = deadline - time.monotonic()
+            if left_s <= 0.0:
+                return tuple(array[:0] for array in arrays)
+            self._reader.wait(self._wait, min(WAIT_MS, int(left_s * 1000)))
+
+    def _drain_ring(self, pairs: list[int | Rows]) -> tuple[int, list[int]]:
+        """(records passed, rows that each array got). Instruments that the ring announces on the way are learned."""
+        version = self._segment.manifest_version
+        passed, epoch, *counts, announced = self._reader.drain(*pairs, int(RecordType.INSTRUMENT), self._announced)
+        if not passed:
+            self._look_for_another()
+            return 0, counts
+        known = (version, epoch)
+        if known != self._learned:
+            if known[1] != self._learned[1]:
+                self._instruments.clear()
+            self._learned = known
+            for record in instrument_records(read_manifest(self._segment), known[1]):
+                self._learn(np.frombuffer(record, ROWS[RecordType.INSTRUMENT], 1)[0])
+        for row in self._announced[:announced]:
+            self._learn(row)
+        return passed, counts
+
+    def _drain_made(self, pairs: list[int | Rows]) -> tuple[int, list[int]]:
+        """What `poll` has read from the ring and kept back behind the instruments of the manifest."""
+        record = parse(self._made[-1])
+        counts = []
+        for kind, array in zip(pairs[::2], pairs[1::2], strict=True):
+            assert isinstance(array, np.ndarray)
+            takes = kind in (_native.ANY_TYPE, int(record.type))
+            if takes:
+                array[0] = np.frombuffer(self._made[-1], array.dtype, 1)[0]
+            counts.append(int(takes))
+        if record.type is RecordType.INSTRUMENT:
+            self._learn(np.frombuffer(self._made[-1], ROWS[RecordType.INSTRUMENT], 1)[0])
+        self._made.clear()
+        return 1, counts
+
+    def _learn(self, row: np.void) -> None:
+        key = int(row["instrument"]), int(row["version"])
+        symbol = bytes(row["symbol"]).decode("utf-8", "replace")
+        self._instruments[key] = Instrument(symbol, int(row["price_scale"]), int(row["qty_scale"]))
+
+    @property
+    def instruments(self) -> Mapping[tuple[int, int], Instrument]:
+        """Symbols and scales by the (instrument, version) of rows; of the last batch's epoch.
+
+        One whose announcement we were lapped by stands in it as soon as the writer has put it into the manifest.
+        """
+        return self._instruments
 
     def __iter__(self) -> Iterator[Record]:
         while True:

@@ -1,4 +1,4 @@
-// bind.cpp - what Python may call of the rings; nothing is decided here.
+// bind.cpp - what Python may call of all that lies around the rings (bind_rings.cpp); nothing is decided here.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
@@ -7,12 +7,11 @@
 
 #include <array>
 
-#include "broadcast.hpp"
+#include "bind_rings.hpp"
 #include "fixed_queue.hpp"
 #include "ndjson.hpp"
-#include "raw.hpp"
+#include "ring.hpp"
 #include "seqlock.hpp"
-#include "spsc.hpp"
 #include "tops.hpp"
 #include "tops_rows.hpp"
 #include "trace.hpp"
@@ -23,11 +22,6 @@ using namespace lob;
 
 namespace {
 
-using Writer = RingWriter<>;
-using SpscW = SpscWriter<>;
-using SpscR = SpscReader<>;
-using BroadcastW = BroadcastWriter<>;
-using BroadcastR = BroadcastReader<>;
 using Queue = RequestQueue<>;
 using BoardT = Board<>;
 
@@ -43,17 +37,6 @@ struct BoardOwner {
     void set_state(RingState state) { header.state.store(static_cast<std::uint32_t>(state), std::memory_order_release); }
     Header& header;
 };
-
-constexpr std::int64_t MS = 1'000'000;
-
-// A whole record from Python, padded to words. Its size_bytes is set from the length.
-std::vector<std::uint64_t> staged(nb::bytes record) {
-    if (record.size() < sizeof(RecordHeader)) throw std::invalid_argument("a record is at least a header long");
-    std::vector<std::uint64_t> words((record.size() + 7) / 8);
-    std::memcpy(words.data(), record.c_str(), record.size());
-    reinterpret_cast<RecordHeader*>(words.data())->size_bytes = static_cast<std::uint32_t>(words.size() * 8);
-    return words;
-}
 
 // A record from Python, at an address where its words may be read. Throws if it is shorter than it says.
 class Aligned {
@@ -90,13 +73,6 @@ struct TopsOfBytes {
     Tops tops;
     Aligned record;
 };
-
-// Writes a raw record in place. 0: written, 1: the ring is full, 2: larger than the ring takes.
-int write_raw_record(SpscW& writer, int type, int connection, std::uint32_t session, std::int64_t recv_ns, std::int64_t origin_ns,
-              nb::bytes url, nb::bytes payload) {
-    return static_cast<int>(write_raw(writer, static_cast<RecordType>(type), static_cast<std::uint16_t>(connection), session, recv_ns,
-                                           origin_ns, {url.c_str(), url.size()}, {payload.c_str(), payload.size()}));
-}
 
 nb::dict header_facts(const Segment& segment) {
     const Header& h = segment.header();
@@ -149,49 +125,11 @@ nb::tuple counts_of(const Histogram& histogram) {
                           histogram.max.load(std::memory_order_relaxed));
 }
 
-template <class W, class Class>
-void bind_writer(Class& c) {
-    c.def("take_over", &W::take_over, "pid"_a)
-        .def("beat", &W::beat)
-        .def("set_state", [](W& w, int state) { w.set_state(static_cast<RingState>(state)); })
-        .def("drop", &W::drop)
-        .def("take_dropped", &W::take_dropped)
-        .def("fits", &W::fits, "size_bytes"_a)
-        .def("wait_free",
-             [](W& w, std::uint64_t size_bytes, const std::string& mode, int timeout_ms) {
-                 const WaitMode parsed = wait_mode(mode);
-                 nb::gil_scoped_release release;
-                 return w.wait_free(size_bytes, parsed, timeout_ms * MS);
-             },
-             "size_bytes"_a, "mode"_a, "timeout_ms"_a)
-        .def_prop_ro("next_seq", &W::next_seq)
-        .def_prop_ro("raw_seq", &W::raw_seq)
-        .def_prop_ro("epoch", &W::epoch)
-        .def_prop_ro("record_max_bytes", &W::record_max_bytes)
-        .def_prop_ro("free_bytes", &W::free_bytes);
-}
-
-template <class R, class Class>
-void bind_reader(Class& c) {
-    c.def("publish", &R::publish)
-        .def("wait",
-             [](R& r, const std::string& mode, int timeout_ms) {
-                 const WaitMode parsed = wait_mode(mode);
-                 nb::gil_scoped_release release;
-                 return r.wait(parsed, timeout_ms * MS);
-             },
-             "mode"_a, "timeout_ms"_a)
-        .def_prop_ro("drained", &R::drained)
-        .def_prop_ro("state", [](const R& r) { return static_cast<int>(r.state()); })
-        .def_prop_ro("epoch", &R::epoch)
-        .def_prop_ro("silent_ns", &R::silent_ns);
-}
-
 }  // namespace
 
 NB_MODULE(_native, m) {
     nb::exception<LayoutError>(m, "LayoutError", PyExc_RuntimeError);
-    nb::exception<CorruptRing>(m, "CorruptRing", PyExc_RuntimeError);
+    nb::exception<CorruptRing> corrupt_ring(m, "CorruptRing", PyExc_RuntimeError);
 
     m.attr("LAYOUT_VERSION") = LAYOUT_VERSION;
     m.attr("SCHEMA_HASH") = schema_hash();
@@ -311,119 +249,7 @@ NB_MODULE(_native, m) {
             wake_if_asleep<DefaultAtomics>(s.header().writer_sleep);
         });
 
-    nb::class_<SpscW> spsc_writer(m, "SpscWriter");
-    spsc_writer.def(nb::init<Segment&>(), "segment"_a, nb::keep_alive<1, 2>());
-    bind_writer<SpscW>(spsc_writer);
-    spsc_writer
-        .def("write_raw", &write_raw_record, "type"_a, "connection"_a, "session"_a, "recv_ns"_a, "origin_ns"_a, "url"_a, "payload"_a,
-             "0: written, 1: the ring is full, 2: larger than the ring takes.")
-        .def(
-            "write",
-            [](SpscW& w, nb::bytes record) {
-                const auto words = staged(record);
-                const auto size = static_cast<std::uint32_t>(words.size() * 8);
-                if (!w.fits(size)) throw std::length_error("a record of " + std::to_string(size) + " bytes");
-                RecordHeader* to = w.claim(size);
-                if (to == nullptr) return false;
-                const std::uint64_t seq = to->ring_seq;
-                const std::uint32_t epoch = to->epoch;
-                std::memcpy(static_cast<void*>(to), words.data(), size);
-                to->ring_seq = seq;
-                to->epoch = epoch;
-                if (to->raw_seq == 0) to->raw_seq = seq;
-                w.commit();
-                return true;
-            },
-            "record"_a, "Write a whole record; size, ring_seq and epoch are filled in. False: the ring is full.");
-
-    nb::class_<SpscR> spsc_reader(m, "SpscReader");
-    spsc_reader.def(nb::init<Segment&>(), "segment"_a, nb::keep_alive<1, 2>());
-    bind_reader<SpscR>(spsc_reader);
-    spsc_reader.def(
-        "read",
-        [](SpscR& r) -> nb::object {
-            const RecordHeader* record = r.peek();
-            if (record == nullptr) {
-                r.publish();
-                return nb::none();
-            }
-            nb::bytes copy(reinterpret_cast<const char*>(record), record->size_bytes);
-            r.release(*record);
-            return copy;
-        },
-        "The next record as bytes, released at once; None if there is none.");
-
-    nb::class_<BroadcastW> broadcast_writer(m, "BroadcastWriter");
-    broadcast_writer.def(nb::init<Segment&>(), "segment"_a, nb::keep_alive<1, 2>());
-    bind_writer<BroadcastW>(broadcast_writer);
-    broadcast_writer.def(
-        "write",
-        [](BroadcastW& w, nb::bytes record) {
-            auto words = staged(record);
-            if (!w.fits(words.size() * 8)) throw std::length_error("a record of " + std::to_string(words.size() * 8) + " bytes");
-            auto& head = *reinterpret_cast<RecordHeader*>(words.data());
-            if (!w.write(head)) return false;
-            w.commit(head.raw_seq);
-            return true;
-        },
-        "record"_a, "Write a whole record; size, ring_seq and epoch are filled in. False: a registered reader has no room.");
-
-    nb::class_<BroadcastR> broadcast_reader(m, "BroadcastReader");
-    broadcast_reader.def(
-        "__init__",
-        [](BroadcastR* self, Segment& segment, const std::string& from, std::uint32_t slot) {
-            auto where = BroadcastR::From::newest;
-            if (from == "oldest") where = BroadcastR::From::oldest;
-            else if (from == "slot") where = BroadcastR::From::slot;
-            else if (from != "newest") throw std::invalid_argument("start from oldest, newest or slot");
-            new (self) BroadcastR(segment, where, slot);
-        },
-        "segment"_a, "start"_a, "slot"_a = READER_SLOTS, nb::keep_alive<1, 2>());
-    bind_reader<BroadcastR>(broadcast_reader);
-    broadcast_reader
-        .def(
-            "read",
-            [](BroadcastR& r) -> nb::object {
-                thread_local std::vector<std::uint64_t> words;
-                for (bool lapped = false;;) {
-                    const Read result = r.read(words);
-                    if (result == Read::lapped && !lapped) {
-                        lapped = true;
-                        continue;
-                    }
-                    // Lapped again at once: the newest record is not whole either (its writer died, or is in the middle
-                    // of more than a ring). Nothing to read now.
-                    if (result != Read::ok) {
-                        r.publish();
-                        return nb::none();
-                    }
-                    const auto* head = reinterpret_cast<const RecordHeader*>(words.data());
-                    return nb::bytes(reinterpret_cast<const char*>(words.data()), head->size_bytes);
-                }
-            },
-            "The next record as bytes; None if there is none. `lost` rises when it was lapped.")
-        .def(
-            "drain_headers",
-            [](BroadcastR& r, std::uint32_t max_count) {
-                std::vector<std::uint64_t> words;
-                std::vector<RecordHeader> heads;
-                {
-                    nb::gil_scoped_release release;
-                    std::uint32_t laps = 0;
-                    while (heads.size() < max_count && laps < 2) {
-                        const Read result = r.read(words);
-                        if (result == Read::empty) break;
-                        if (result == Read::lapped) ++laps;
-                        else heads.push_back(*reinterpret_cast<const RecordHeader*>(words.data()));
-                    }
-                }
-                return nb::bytes(reinterpret_cast<const char*>(heads.data()), heads.size() * sizeof(RecordHeader));
-            },
-            "max_count"_a, "The headers of the next records, one behind the other; fewer than `max_count` if it ran dry.")
-        .def("unregister", &BroadcastR::unregister)
-        .def_prop_ro("lost", &BroadcastR::lost)
-        .def_prop_ro("laps", &BroadcastR::laps)
-        .def_prop_ro("seq", &BroadcastR::seq);
+    bind_rings(m, corrupt_ring);
 
     nb::class_<Lines>(m, "Ndjson")
         .def(nb::init<>())

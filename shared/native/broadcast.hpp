@@ -1,7 +1,7 @@
 // broadcast.hpp - one writer, any number of readers; under `drop` the writer never waits.
 //
 // Shape      as spsc; every word of a record is written and copied as a relaxed atomic, because a reader may be
-//            copying what the writer is overwriting. Reads give copies, never views.
+//            copying what the writer is overwriting. Reads give copies; views only to those the writer waits for (peek).
 // Invariant  bytes in [intent - capacity, tail) are whole and untouched; a record that begins before
 //            intent - capacity may be torn.
 // Ordering   W1 intent=end relaxed, release fence   pairs with R3/R4: a new word implies the new intent
@@ -53,10 +53,14 @@ public:
 
     // Copies one record in; size_bytes, ring_seq and epoch are filled in here (also in `record`).
     // False: `wait` and a registered reader has not made room. Visible from the next commit() on.
-    bool write(RecordHeader& record) {
-        if (!this->fits(record.size_bytes))
-            throw std::length_error("a record of " + std::to_string(record.size_bytes) + " bytes");
-        const std::uint32_t size = align8(record.size_bytes);
+    bool write(RecordHeader& record) { return write(record, &record + 1); }
+
+    // The same of a header and what follows it, which may lie anywhere and end between two words.
+    bool write(RecordHeader& head, const void* rest) {
+        if (head.size_bytes < sizeof head || !this->fits(head.size_bytes))
+            throw std::length_error("a record of " + std::to_string(head.size_bytes) + " bytes");
+        const std::uint32_t rest_bytes = head.size_bytes - sizeof(RecordHeader);
+        const std::uint32_t size = align8(head.size_bytes);
         const auto [pad, total] = this->place(size);
         if (gated_ && !this->has_room(total)) return false;
         LOB_FAIL_POINT(1);
@@ -73,13 +77,20 @@ public:
             at = this->data_;
         }
         latest_ = this->position_ + pad;
-        record.size_bytes = size;
-        record.ring_seq = this->next_seq_++;
-        record.epoch = this->epoch_;
-        const auto* from = reinterpret_cast<const Word*>(&record);
+        head.size_bytes = size;
+        head.ring_seq = this->next_seq_++;
+        head.epoch = this->epoch_;
         auto* to = reinterpret_cast<Word*>(at);
-        for (std::uint32_t i = 0; i < size / 8; ++i) {
-            A::store_word(to + i, from[i]);  // W2
+        const auto* first = reinterpret_cast<const Word*>(&head);
+        for (std::uint32_t i = 0; i < sizeof head / 8; ++i) {
+            A::store_word(to++, first[i]);  // W2
+            LOB_FAIL_POINT(4);
+        }
+        const auto* bytes = static_cast<const std::byte*>(rest);
+        for (std::uint32_t i = 0; i < rest_bytes; i += 8) {
+            std::uint64_t word = 0;
+            std::memcpy(&word, bytes + i, rest_bytes - i < 8 ? rest_bytes - i : 8);
+            A::store_word(to++, word);  // W2
             LOB_FAIL_POINT(4);
         }
         this->position_ += total;
@@ -122,7 +133,7 @@ private:
     std::uint64_t latest_;
 };
 
-enum class Read : std::uint8_t { ok, empty, lapped };
+enum class Read : std::uint8_t { ok, empty, lapped, kept };
 
 template <class A = DefaultAtomics>
 class BroadcastReader {
@@ -135,7 +146,8 @@ public:
           data_(segment.data()),
           capacity_(segment.capacity_bytes()),
           slot_(slot),
-          writable_(segment.writable()) {
+          writable_(segment.writable()),
+          gated_(segment.policy() == Policy::wait) {
         if (segment.kind() != Kind::broadcast) throw std::invalid_argument("no broadcast ring");
         if (slot_ < READER_SLOTS && !writable_) throw std::invalid_argument("the segment is mapped read-only");
         if (slot_ >= READER_SLOTS && from == From::slot) throw std::invalid_argument("no slot to start from");
@@ -159,32 +171,50 @@ public:
     // Copies the next record into `out` (grown as needed). `lapped`: lost() tells how many once the next
     // record is read; position() has already moved on.
     Read read(std::vector<std::uint64_t>& out) {
-        for (;;) {
-            const std::uint64_t tail = header_.tail.load(std::memory_order_acquire);  // R2
-            if (static_cast<std::int64_t>(tail - position_) <= 0) return Read::empty;
-            const std::uint64_t offset = position_ & (capacity_ - 1);
-            const auto* from = reinterpret_cast<const Word*>(data_ + offset);
-            const std::uint64_t word = A::load_word(from);
-            if (!intact()) return resume();  // R3: before the length is believed
-            const RecordWord record = RecordWord::of(word);
-            if (!record.plausible(tail - position_, capacity_ - offset))
-                throw CorruptRing("a record of impossible length " + std::to_string(record.size_bytes));
-            if (record.type == RecordType::pad) {
-                position_ += record.size_bytes;
-                continue;
-            }
+        return read_by([&out](const Word* from, std::uint64_t word, RecordWord record, std::uint64_t) {
             const std::uint32_t words = record.size_bytes / 8;
             if (out.size() < words) out.resize(words);
             auto* to = reinterpret_cast<Word*>(out.data());
             to[0] = word;
             for (std::uint32_t i = 1; i < words; ++i) to[i] = A::load_word(from + i);
-            if (!intact()) return resume();  // R4: after the copy
-            position_ += record.size_bytes;
-            const std::uint64_t seq = reinterpret_cast<const RecordHeader*>(out.data())->ring_seq;
-            if (seq_ != 0 && seq > seq_ + 1) lost_ += seq - seq_ - 1;
-            seq_ = seq;
-            return Read::ok;
+            return true;
+        });
+    }
+
+    // Shows the next record to copy(words, first word, what that says, ring_seq), which copies what it wants of it by
+    // load_word. What it got is whole if `ok` comes back; if it says false the record stays the next one (`kept`).
+    template <class Copy>
+    Read read_by(Copy&& copy) {
+        const Next next = this->next();
+        if (next.result != Read::ok) return next.result;
+        const std::uint64_t seq = A::load_word(next.words + 1);
+        const bool taken = copy(next.words, next.word, next.record, seq);
+        if (!intact()) return resume();  // R4: after the copy
+        if (!taken) return Read::kept;
+        pass(next.record.size_bytes, seq);
+        return Read::ok;
+    }
+
+    // Whether records may be read in place: the writer waits for us, so no lap can tear them.
+    bool in_place() const { return gated_ && slot_ < READER_SLOTS; }
+
+    // Where in_place(): the next record, or null if there is none. Valid until release(), and while the slot is ours.
+    const RecordHeader* peek() {
+        // Twice: overtaken before we were registered; then the next one is.
+        for (int tries = 0; tries < 2; ++tries) {
+            const Next next = this->next();
+            if (next.result == Read::ok) {
+                size_bytes_ = next.record.size_bytes;
+                return reinterpret_cast<const RecordHeader*>(next.words);
+            }
+            if (next.result == Read::empty) break;
         }
+        return nullptr;
+    }
+    // Done with the record that peek() gave. The writer learns of it at the next publish().
+    void release(const RecordHeader& record) {
+        pass(size_bytes_, record.ring_seq);  // as it was when it was checked
+        if (position_ - released_ >= capacity_ / 8) publish();
     }
 
     // Tells the writer (under `wait`) and lob-trace how far this reader is.
@@ -232,6 +262,33 @@ private:
         if (from == From::newest) return tail;
         return tail - header_.first_position <= capacity_ ? header_.first_position : latest;
     }
+    // The next record, up to where its length may be believed.
+    struct Next {
+        Read result;
+        const Word* words = nullptr;
+        std::uint64_t word = 0;
+        RecordWord record{};
+    };
+    Next next() {
+        for (;;) {
+            const std::uint64_t tail = header_.tail.load(std::memory_order_acquire);  // R2
+            if (static_cast<std::int64_t>(tail - position_) <= 0) return {Read::empty};
+            const std::uint64_t offset = position_ & (capacity_ - 1);
+            const auto* words = reinterpret_cast<const Word*>(data_ + offset);
+            const std::uint64_t word = A::load_word(words);
+            if (!intact()) return {resume()};  // R3: before the length is believed
+            const RecordWord record = RecordWord::of(word);
+            if (!record.plausible(tail - position_, capacity_ - offset))
+                throw CorruptRing("a record of impossible length " + std::to_string(record.size_bytes));
+            if (record.type != RecordType::pad) return {Read::ok, words, word, record};
+            position_ += record.size_bytes;
+        }
+    }
+    void pass(std::uint32_t size_bytes, std::uint64_t seq) {
+        position_ += size_bytes;
+        if (seq_ != 0 && seq > seq_ + 1) lost_ += seq - seq_ - 1;
+        seq_ = seq;
+    }
     bool intact() const {
         A::fence(std::memory_order_acquire);  // R3, R4
         return header_.intent.load(std::memory_order_relaxed) <= position_ + capacity_;
@@ -252,11 +309,13 @@ private:
     const std::uint64_t capacity_;
     const std::uint32_t slot_;
     const bool writable_;
+    const bool gated_;
     std::uint64_t position_ = 0;
     std::uint64_t released_ = ~0ull;
     std::uint64_t seq_ = 0;
     std::uint64_t lost_ = 0;
     std::uint64_t laps_ = 0;
+    std::uint32_t size_bytes_ = 0;  // of the record that peek() gave
     Patience patience_;
 };
 

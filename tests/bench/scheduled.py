@@ -148,7 +148,8 @@ class Running:
         found = 0
         deadline = time.monotonic() + timeout_s
         while found < diffs:
-            part = np.frombuffer(self.reader.drain_headers(1 << 16), HEADER)
+            batch = np.empty(1 << 14, HEADER)
+            part = batch[: self.reader.drain(_native.ANY_TYPE, batch)[2]]
             part = part[part["type"] == int(RecordType.DIFF)]
             found += len(part)
             parts.append(part)

@@ -12,6 +12,7 @@ import pytest
 from lob import _native
 from lob.errors import NoRing, RoleTaken, WrongLayout
 from lob.names import instance_of, list_rings, ring_name
+from lob.records import HEADER
 from lob.rings import InputRing, OutputRing
 from lob.roles import role_held
 from lob.segments import Kind, RingState, open_segment
@@ -208,24 +209,12 @@ def test_a_lapped_reader_is_told_exactly_how_many_it_lost(name: str, size: int) 
     assert reader.laps == 2
 
 
-def test_drain_headers_gives_the_same_as_reading_one_by_one(name: str) -> None:
-    ring = OutputRing(name, Kind.BROADCAST, policy="drop", capacity_bytes=1 << 16)
-    fast = _native.BroadcastReader(ring.segment, "oldest")
-    slow = _native.BroadcastReader(ring.segment, "oldest")
-    for burst in (5, 1000, 7):
-        for n in range(burst):
-            ring.writer.write(record(b"y" * (n % 64)))
-        heads = b"".join(iter(lambda: fast.drain_headers(3), b""))
-        assert heads == b"".join(one.header.tobytes() for one in read_all(slow))
-        assert (fast.lost, fast.laps) == (slow.lost, slow.laps)
-
-
 def test_a_writer_that_died_in_a_batch_of_more_than_a_ring_does_not_hold_its_readers(name: str) -> None:
     ring = OutputRing(name, Kind.BROADCAST, capacity_bytes=CAPACITY)
     ring.writer.write(record(b"one"))
     Poke(name).put(INTENT, 4 * CAPACITY)
     reader = _native.BroadcastReader(ring.segment, "oldest")
-    assert reader.read() is None and reader.drain_headers(10) == b""
+    assert reader.read() is None and reader.drain(_native.ANY_TYPE, bytearray(HEADER.itemsize)) == (0, 0, 0)
 
 
 def test_under_wait_the_writer_waits_for_a_registered_reader_and_loses_nothing(name: str) -> None:

@@ -15,6 +15,7 @@ from lob import _native
 from lob.errors import RingError, WrongLayout
 from lob.manifest import read_manifest
 from lob.names import instance_of, list_rings, ring_name
+from lob.records import HEADER
 from lob.rings import InputRing, OutputRing
 from lob.roles import role_held
 from lob.segments import Kind, RingState, open_segment, unlink_if_idle
@@ -178,7 +179,7 @@ def test_a_scribbled_header_is_an_error_or_readable_and_never_a_crash(kind: Kind
                 reader = _native.SpscReader(segment)
             else:
                 reader = _native.BroadcastReader(segment, "oldest")
-                reader.drain_headers(10)
+                reader.drain(_native.ANY_TYPE, bytearray(10 * HEADER.itemsize))
             for _ in range(10):
                 if reader.read() is None:
                     break

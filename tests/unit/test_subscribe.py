@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 import lob
 from book_stream import BookStream, made_ring, unique_instance
 from lob.instruments import entry, instrument_records
-from lob.records import BookState, Flag, RecordType, build, parse
+from lob.records import HEADER, LEVEL, ROWS, BookState, Flag, RecordType, build, parse
 from lob.rings import OutputRing
 from lob.segments import Kind, RingState, unlink
 
@@ -169,3 +173,169 @@ def test_ring_of_another_kind_is_refused(instance):
     finally:
         ring.close(RingState.CLOSED, remove=True)
         unlink(name)
+
+
+# -- batches --------------------------------------------------------------------------------------------------------
+
+
+def rows_of(subscription: lob.Subscription, *kinds: RecordType) -> list[list[bytes]]:
+    """All rows that are there, by kind."""
+    arrays = [np.empty(16, ROWS[kind]) for kind in kinds]
+    rows: list[list[bytes]] = [[] for _ in kinds]
+    while any(map(len, parts := subscription.drain(*arrays))):
+        for taken, part in zip(rows, parts, strict=True):
+            taken += [row.tobytes() for row in part]
+    return rows
+
+
+def test_batches_hold_what_iteration_gives(instance):
+    with made_ring(instance, "public") as ring:
+        written: list[bytes] = []
+        made = BookStream(lambda record: (written.append(record), ring.writer.write(record)), seed=7)
+        with lob.subscribe(f"shm:{ring.name}", start="oldest") as one, lob.subscribe(f"shm:{ring.name}") as other:
+            made.begin()
+            for _ in range(300):
+                made.step()
+            kinds = (RecordType.BBO, RecordType.STATUS, RecordType.INSTRUMENT)
+            records = drained(one)
+            for kind, rows in zip(kinds, rows_of(other, *kinds), strict=True):
+                expected = [r.header.tobytes() + r.body.tobytes() for r in records if r.type is kind]
+                assert rows == expected and len(rows) > 2
+            assert other.lost == one.lost == 0
+            for instrument in made.instruments:
+                known = other.instruments[instrument.number, instrument.version]
+                scales = (instrument.price_scale, instrument.qty_scale)
+                assert known == lob.Instrument(instrument.symbol, *scales)
+                assert (instrument.number, 1) in other.instruments  # rows of the version before can still be read
+
+
+def test_headers_of_all_records_and_no_rows_of_types_that_did_not_come(instance):
+    with made_ring(instance, "public") as ring:
+        BookStream(ring.writer.write, seed=8).begin()
+        with lob.subscribe(f"shm:{ring.name}", start="oldest") as subscription:
+            headers, trades = np.empty(100, lob.HEADER), np.empty(1, lob.ROWS[RecordType.TRADE])
+            all_of_them, none = subscription.drain(headers, trades)
+            assert all_of_them["ring_seq"].tolist() == list(range(1, ring.writer.next_seq)) and not len(none)
+            assert np.shares_memory(all_of_them, headers)
+            assert [len(part) for part in subscription.drain(headers, trades)] == [0, 0]
+
+
+@pytest.mark.parametrize("polled", [1, 2, 3, 4, 5])
+def test_polling_and_draining_in_turn_give_each_record_once(instance, polled):
+    """Also what poll has read and keeps back behind the manifest's instruments."""
+    with made_ring(instance, "public") as ring:
+        made = BookStream(ring.writer.write, seed=9)
+        scales = {"version": 1, "price_scale": 2, "qty_scale": 5}
+        ring.manifest["instruments"] = [{"id": i.number, "symbol": i.symbol, **scales} for i in made.instruments]
+        ring.write_manifest()
+        with lob.subscribe(f"shm:{ring.name}") as subscription:
+            for instrument in made.instruments:
+                made.status(instrument, BookState.LIVE)
+                made.diff(instrument)
+            numbers = []
+            for _ in range(polled):
+                record = subscription.poll()
+                numbers.append(int(record.header["ring_seq"]))
+            (headers,) = subscription.drain(np.empty(1, HEADER))
+            numbers += headers["ring_seq"].tolist()
+            (headers,) = subscription.drain(np.empty(50, HEADER))
+            numbers += headers["ring_seq"].tolist()
+            assert [n for n in numbers if n] == list(range(1, ring.writer.next_seq))
+            assert {known.symbol for known in subscription.instruments.values()} == {i.symbol for i in made.instruments}
+
+
+def test_late_batches_know_the_instruments_from_the_manifest(instance):
+    with made_ring(instance, "public") as ring:
+        made = BookStream(ring.writer.write, seed=10)
+        made.begin()
+        with lob.subscribe(f"shm:{ring.name}") as late:
+            ring.manifest["instruments"] = [
+                {"id": 0, "version": 1, "symbol": "COIN0USDT", "price_scale": 2, "qty_scale": 5}, {"id": "none"}
+            ]  # fmt: skip
+            ring.write_manifest()
+            made.diff(made.instruments[0])
+            assert len(rows_of(late, RecordType.BBO)[0]) == 1
+            assert dict(late.instruments) == {(0, 1): lob.Instrument("COIN0USDT", 2, 5)}
+
+
+def test_lapped_batches_have_no_hole_inside_and_lost_tells_what_is_missing(instance):
+    with made_ring(instance, "public", capacity_bytes=1 << 14) as ring:
+        made = BookStream(ring.writer.write, seed=11)
+        made.begin()
+        with lob.subscribe(f"shm:{ring.name}", start="oldest") as slow:
+            headers = np.empty(100, HEADER)
+            at = read = len(slow.drain(headers)[0])
+            for _ in range(5):
+                for _ in range(300):
+                    made.step()
+                while len(part := slow.drain(headers)[0]):
+                    assert (np.diff(part["ring_seq"].astype(np.int64)) == 1).all()
+                    read += len(part)
+                    assert read + slow.lost == int(part["ring_seq"][-1]) > at
+                    at = int(part["ring_seq"][-1])
+            assert slow.lost > 1000 and at == ring.writer.next_seq - 1
+
+
+def test_batches_go_on_in_the_ring_made_anew_and_its_instruments(instance):
+    with made_ring(instance, "public") as ring:
+        made = BookStream(ring.writer.write, seed=12)
+        made.begin()
+        with lob.subscribe(f"shm:{ring.name}", start="oldest") as subscription:
+            rows_of(subscription, RecordType.STATUS)
+            assert (1, 1) in subscription.instruments
+            ring.close(RingState.PAUSED, remove=True)
+            again = OutputRing(ring.name, Kind.BROADCAST, manifest={"venue": "test"})
+            try:
+                body = {"symbol": b"NEW", "price_scale": 1}
+                again.writer.write(build(RecordType.INSTRUMENT, body, instrument=0, version=1))
+                again.writer.write(build(RecordType.BBO, {"bid_price": 5}, instrument=0, version=1))
+                (bbos,) = subscription.drain(np.empty(9, ROWS[RecordType.BBO]), timeout_s=10)
+                assert bbos["bid_price"].tolist() == [5] and bbos["epoch"].tolist() == [again.writer.epoch & 0xFFFFFFFF]
+                assert dict(subscription.instruments) == {(0, 1): lob.Instrument("NEW", 1, 0)}
+            finally:
+                again.close(RingState.CLOSED, remove=True)
+
+
+def test_drain_waits_as_long_as_it_was_told_for_a_record_that_is_wanted(instance):
+    with made_ring(instance, "public") as ring, lob.subscribe(f"shm:{ring.name}") as subscription:
+        start = time.monotonic()
+        assert not len(subscription.drain(np.empty(9, ROWS[RecordType.BBO]), timeout_s=0.15)[0])
+        assert 0.15 <= time.monotonic() - start < 2
+        ring.writer.write(build(RecordType.STATUS))
+        assert not len(subscription.drain(np.empty(9, ROWS[RecordType.BBO]))[0])
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        (),
+        (np.empty(4),),
+        (np.empty(4, LEVEL),),
+        (np.empty((2, 2), HEADER),),
+        (np.empty(0, HEADER),),
+        (np.empty(8, HEADER)[::2],),
+        (np.frombuffer(bytes(80), HEADER),),
+    ],
+)
+def test_arrays_that_take_no_rows_are_refused(instance, arrays):
+    with made_ring(instance, "public") as ring, lob.subscribe(f"shm:{ring.name}") as subscription:
+        ring.writer.write(build(RecordType.STATUS))
+        with pytest.raises(ValueError):
+            subscription.drain(*arrays)
+        assert subscription.poll() is not None
+
+
+def test_the_batches_of_the_man_page_run_as_they_stand_there(instance):
+    text = (Path(__file__).parents[2] / "tools/lob-publish/README.md").read_text()
+    blocks = [block for block in text.split("\n\n    import ") if "records.drain(" in block]
+    code = "    import " + blocks[0].split("\n\nRows are")[0]
+    code = "\n".join(line[4:] for line in code.splitlines()).replace("/lob.binance.public", f"/lob.{instance}.public")
+    with made_ring(instance, "public") as ring:
+        made = BookStream(ring.writer.write, seed=13)
+        made.begin()
+        for _ in range(50):
+            made.diff(made.instruments[0])
+        ring.writer.set_state(int(RingState.CLOSED))
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+        assert run.returncode == 0, run.stderr
+        assert run.stdout.startswith("COIN0USDT live 50 BBOs, spread 0.1")
