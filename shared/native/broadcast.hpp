@@ -83,14 +83,22 @@ public:
         auto* to = reinterpret_cast<Word*>(at);
         const auto* first = reinterpret_cast<const Word*>(&head);
         for (std::uint32_t i = 0; i < sizeof head / 8; ++i) {
-            A::store_word(to++, first[i]);  // W2
+            A::store_word(to + i, first[i]);  // W2
             LOB_FAIL_POINT(4);
         }
+        to += sizeof head / 8;
         const auto* bytes = static_cast<const std::byte*>(rest);
-        for (std::uint32_t i = 0; i < rest_bytes; i += 8) {
+        const std::size_t words = rest_bytes / 8;
+        for (std::size_t i = 0; i < words; ++i) {
+            std::uint64_t word;
+            std::memcpy(&word, bytes + 8 * i, 8);
+            A::store_word(to + i, word);  // W2
+            LOB_FAIL_POINT(4);
+        }
+        if (rest_bytes % 8 != 0) {  // apart: in the loop it would be a call of memcpy a word
             std::uint64_t word = 0;
-            std::memcpy(&word, bytes + i, rest_bytes - i < 8 ? rest_bytes - i : 8);
-            A::store_word(to++, word);  // W2
+            std::memcpy(&word, bytes + 8 * words, rest_bytes % 8);
+            A::store_word(to + words, word);  // W2
             LOB_FAIL_POINT(4);
         }
         this->position_ += total;

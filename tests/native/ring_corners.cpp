@@ -234,6 +234,62 @@ void overtaken_newcomer_holds_the_writer_until_it_has_moved_on() {
     EXPECT(reader.read(words) == Read::ok && reader.lost() == 0);
 }
 
+void record_in_place_is_the_one_after_the_lap_and_holds_the_writer_until_it_is_released() {
+    Memory memory(Kind::broadcast, Policy::wait);
+    BroadcastWriter<> writer(*memory.segment);
+    BroadcastReader<> downstream(*memory.segment, BroadcastReader<>::From::slot, 0);
+    EXPECT(downstream.in_place() && downstream.peek() == nullptr);
+    downstream.unregister();
+    for (int i = 0; i < 100; ++i) {
+        EXPECT(put(writer));
+        writer.commit();
+    }
+    BroadcastReader<> reader(*memory.segment, BroadcastReader<>::From::slot, 0);  // where it once was: long overwritten
+    const RecordHeader* record = reader.peek();
+    EXPECT(record != nullptr && record->ring_seq == 100 && reader.peek() == record);
+    int more = 0;
+    while (put(writer)) {
+        writer.commit();
+        ++more;
+    }
+    reader.publish();
+    EXPECT(!put(writer) && record->ring_seq == 100);
+    for (int i = 0; i <= more; ++i) {
+        record = reader.peek();
+        EXPECT(record != nullptr && record->ring_seq == 100u + static_cast<unsigned>(i));
+        reader.release(*record);
+    }
+    EXPECT(reader.peek() == nullptr && reader.lost() == 0);
+    reader.publish();
+    EXPECT(put(writer));
+}
+
+void record_that_is_kept_stays_the_next_one() {
+    Memory memory(Kind::broadcast, Policy::drop);
+    BroadcastWriter<> writer(*memory.segment);
+    BroadcastReader<> reader(*memory.segment, BroadcastReader<>::From::oldest, READER_SLOTS);
+    put(writer);
+    put(writer);
+    writer.commit();
+    std::uint64_t seen = 0;
+    const auto look = [&](bool take) {
+        return reader.read_by([&](const Word*, std::uint64_t, RecordWord, std::uint64_t seq) {
+            seen = seq;
+            return take;
+        });
+    };
+    EXPECT(!reader.in_place());
+    EXPECT(look(false) == Read::kept && seen == 1 && reader.seq() == 0);
+    EXPECT(look(true) == Read::ok && seen == 1 && reader.seq() == 1);
+    EXPECT(look(false) == Read::kept && seen == 2);
+    for (int i = 0; i < 200; ++i) {
+        put(writer);
+        writer.commit();
+    }
+    EXPECT(look(true) == Read::lapped && look(false) == Read::kept && seen == 202 && reader.lost() == 0);
+    EXPECT(look(true) == Read::ok && reader.lost() == 200);
+}
+
 void position_between_two_words_is_refused() {
     for (const Kind kind : {Kind::spsc, Kind::broadcast}) {
         Memory memory(kind, Policy::wait, 4088);
@@ -458,6 +514,8 @@ constexpr Test TESTS[] = {
     TEST(lapped_reader_of_a_batch_longer_than_the_ring_moves_on),
     TEST(latest_names_no_record_of_a_writer_that_died_in_its_commit),
     TEST(overtaken_newcomer_holds_the_writer_until_it_has_moved_on),
+    TEST(record_in_place_is_the_one_after_the_lap_and_holds_the_writer_until_it_is_released),
+    TEST(record_that_is_kept_stays_the_next_one),
     TEST(position_between_two_words_is_refused),
     TEST(length_that_cannot_be_is_refused),
     TEST(requests_of_one_producer_come_out_in_order_and_full_says_so),
