@@ -184,8 +184,9 @@ fuzz: build ## SECONDS=60 of mutated messages, from a new seed each round (tests
 	    $(PYTEST) tests/fuzz --hypothesis-seed=$$seed
 	done
 
-bench: build build/bench/ring_bench build/bench/chain_bench ## a table of times beside their yardsticks; also in build/bench.json
-	@exec $(BIN)/python tests/bench/run.py build/bench/ring_bench build/bench/chain_bench
+BENCHES := $(addprefix build/bench/,ring_bench chain_bench trace_bench)
+bench: build $(BENCHES) ## a table of times beside their yardsticks and goals; also in build/bench.json
+	@exec $(BIN)/python tests/bench/run.py $(BENCHES)
 build/bench/%: tests/bench/%.cpp $(RINGS) build/compiler
 	@mkdir -p $(@D); $$(cat build/compiler) $(NATIVE_FLAGS) -O3 $< -o $@
 

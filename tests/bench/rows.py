@@ -17,12 +17,17 @@ def row(
     ratio: float | None = None,
     over: str = "",
     also: Mapping[str, float] | None = None,
+    goal: str = "",
 ) -> None:
-    """A figure; `ratio`: how it compares with `over`, of the same run; `also`: what belongs to it in the same unit."""
+    """A figure; `ratio`: how it compares with `over`, of the same run; `also`: what belongs to it in the same unit;
+    `goal`: what it, or its ratio, should keep to ("at most 60", "ratio at least 50").
+    """
     rounded = None if ratio is None else round(ratio, 3)
     entry = {"name": name, "value": round(float(value), 3), "unit": unit, "ratio": rounded, "over": over}
     if also:
         entry["also"] = {key: round(float(figure), 2) for key, figure in also.items()}
+    if goal:
+        entry["goal"] = goal
     entry["checked"] = True
     print(orjson.dumps(entry).decode(), flush=True)
 

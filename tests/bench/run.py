@@ -1,4 +1,6 @@
-"""All benchmarks: prints a table, writes build/bench.json. Usage: python tests/bench/run.py RING_BENCH CHAIN_BENCH
+"""All benchmarks: prints a table, writes build/bench.json.
+
+Usage: python tests/bench/run.py RING_BENCH CHAIN_BENCH TRACE_BENCH
 
 Each checks the answer first, then times. Absolute figures move with the machine (a shared one by a factor of four):
 quote the ratios, which come from one run.
@@ -29,6 +31,8 @@ def main() -> None:
     print(machine(), file=sys.stderr)
     for command in (
         [sys.argv[1]],
+        [sys.executable, str(FOLDER / "python_ring_bench.py")],
+        [sys.argv[3]],
         [sys.executable, str(FOLDER / "book_bench.py")],
         [sys.executable, str(FOLDER / "socket_bench.py")],
         [sys.executable, str(FOLDER / "pipeline_bench.py")],
@@ -43,7 +47,8 @@ def main() -> None:
                 ratio = f"{entry['ratio']:8.2f} x {entry['over']}" if entry.get("ratio") else ""
                 also = "  ".join(f"{key} {figure:g}" for key, figure in entry.get("also", {}).items())
                 figure = f"{entry['value']:>10.2f} {entry['unit']:<18}"
-                print(f"{entry['name']:<82} {figure} {ratio} {also}".rstrip(), flush=True)
+                goal = f"  (goal: {entry['goal']})" if entry.get("goal") else ""
+                print(f"{entry['name']:<82} {figure} {ratio} {also}".rstrip() + goal, flush=True)
         if process.returncode:
             sys.exit(f"bench: {command[0]} ended with {process.returncode}")
     out = Path("build/bench.json")
