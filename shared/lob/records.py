@@ -215,12 +215,13 @@ BODIES: dict[RecordType, np.dtype[np.void]] = {
     RecordType.STATUS: STATUS_BODY,
 }
 
-# Records of fixed size as rows of an array: the header's fields, then the body's. What `drain` copies into.
+# Records as rows of an array, what `drain` copies into: the header's fields, then the body's; no levels.
 ROWS: dict[RecordType, np.dtype[np.void]] = {
     kind: np.dtype(HEADER.descr + BODIES[kind].descr)
     for kind in (
         RecordType.LOST,
         RecordType.ANSWER,
+        RecordType.SNAPSHOT,
         RecordType.TRADE,
         RecordType.BBO,
         RecordType.SEQUENCE,

@@ -126,21 +126,23 @@ class Subscription:
                 return record
 
     def drain(self, *arrays: Rows, timeout_s: float = 0.0) -> tuple[Rows, ...]:
-        """The next records of fixed size as rows of your arrays: a batch, some 10 ns a record instead of microseconds.
+        """The next records as rows of your arrays: a batch, some 10 ns a record instead of microseconds.
 
         Each array is one-dimensional and has a dtype of `lob.ROWS`, which says which records it takes: the fields of
-        their header, then those of their body; or `lob.HEADER`, which takes the headers of all records. A record of no
-        array's type is passed over and not seen again: a strategy that drains BBOs wants ROWS[RecordType.STATUS] beside
-        them, to know when a book is stale. Levels (snapshots, diffs) have no fixed size: iterate for them.
+        their header, then those of their body; or `lob.HEADER`, which takes the headers of all records. A record of
+        no array's type is passed over and not seen again: a strategy that drains BBOs wants ROWS[RecordType.STATUS]
+        beside them, to know when a book is stale, and ROWS[RecordType.SNAPSHOT], which says of a book without a status
+        since we began that it is live. Rows have no levels: iterate for those.
 
         Returns, for each array, the view of its rows that were filled now, oldest first; all are empty if nothing came
         within `timeout_s`. The next call writes over them. `ring_seq` tells the order of rows of different arrays.
         Prices and quantities are int64 mantissas whose scales `instruments` knows; a missing side of a BBO has
         quantity 0. `exch_ns` and `recv_ns` are Unix time (0: not given), `origin_ns` is CLOCK_MONOTONIC.
 
-        A batch is of one epoch and without a hole: whatever is missing is missing before it, and then `lost` has risen.
-        After a hole or a new `epoch` take every book for stale until its next status. A batch also ends before a record
-        for which its array has no room: call again. May be mixed with `poll` and iteration: each record comes once.
+        A batch is of one epoch and without a hole: whatever is missing is missing before it, and `lost` has risen by
+        then. After a hole or a new `epoch` believe no book until its next status or snapshot. A batch also ends before
+        a record for which its array has no room: call again. May be mixed with `poll` and iteration: each record comes
+        once.
 
         Raises ValueError for an array of another dtype or shape, without rows, not contiguous or read-only.
         """

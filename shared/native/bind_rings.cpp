@@ -403,7 +403,7 @@ PyObject* reader_drain(Reader& reader, PyObject* const* arguments, Py_ssize_t co
     for (Py_ssize_t i = 0; i < count; i += 2) {
         const std::uint64_t type = number(arguments[i]);
         const std::size_t bytes = type <= 0xFFFF ? row_bytes(static_cast<std::uint16_t>(type)) : 0;
-        if (bytes == 0) throw std::invalid_argument("records of type " + std::to_string(type) + " have no fixed size");
+        if (bytes == 0) throw std::invalid_argument("there are no rows of records of type " + std::to_string(type));
         const Bytes& buffer = buffers.emplace_back(arguments[i + 1], PyBUF_WRITABLE);
         if (buffer.size() % bytes != 0)
             throw std::invalid_argument("an array of " + std::to_string(buffer.size()) + " bytes for rows of " + std::to_string(bytes));

@@ -1,7 +1,7 @@
 // drain.hpp - the next records of a ring into arrays, one array for each type that is wanted.
 //
-// A row is a record as far as its type has a fixed size: header and body, no levels and no text. A row of type 0 is the
-// header of any record. Records of no wanted type are passed over.
+// A row is what has a fixed size in a record: header and body; of a snapshot too, without its levels. A row of type 0 is
+// the header of any record. Records of no wanted type are passed over.
 //
 // A batch holds nothing that its reader would have to cut up again: it ends before a hole in ring_seq and before another
 // epoch, so whatever is missing is missing before its first row. It ends before a record that has no room, so nothing is
@@ -20,12 +20,13 @@ namespace lob {
 inline constexpr std::uint16_t ANY_TYPE = 0;  // of rows; no record has it: it is the pad's
 inline constexpr std::uint64_t DRAIN_MAX = 1 << 16;  // records a batch, wanted or not: some 0.5 ms
 
-// Bytes of a row; 0: records of this type have no fixed size.
+// Bytes of a row; 0: there are no rows of this type.
 constexpr std::size_t row_bytes(std::uint16_t type) {
     switch (static_cast<RecordType>(type)) {
         case RecordType::pad: return sizeof(RecordHeader);
         case RecordType::lost: return sizeof(RecordHeader) + sizeof(LostBody);
         case RecordType::answer: return sizeof(RecordHeader) + sizeof(AnswerBody);
+        case RecordType::snapshot: return sizeof(RecordHeader) + sizeof(BookBody);
         case RecordType::trade: return sizeof(RecordHeader) + sizeof(TradeBody);
         case RecordType::bbo: return sizeof(RecordHeader) + sizeof(BboBody);
         case RecordType::sequence: return sizeof(RecordHeader) + sizeof(SequenceBody);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import subprocess
 import sys
 import time
@@ -326,16 +327,38 @@ def test_arrays_that_take_no_rows_are_refused(instance, arrays):
 
 
 def test_the_batches_of_the_man_page_run_as_they_stand_there(instance):
+    """A late subscriber: silent about a book until its snapshot is repeated, and while it is stale."""
     text = (Path(__file__).parents[2] / "tools/lob-publish/README.md").read_text()
-    blocks = [block for block in text.split("\n\n    import ") if "records.drain(" in block]
-    code = "    import " + blocks[0].split("\n\nRows are")[0]
-    code = "\n".join(line[4:] for line in code.splitlines()).replace("/lob.binance.public", f"/lob.{instance}.public")
+    (block,) = [block for block in text.split("\n\n    import lob\n")[1:] if "records.drain(" in block]
+    code = "import lob\n" + "\n".join(line[4:] for line in block.split("\n\nRows are")[0].splitlines())
+    code = code.replace("/lob.binance.public", f"/lob.{instance}.public")
     with made_ring(instance, "public") as ring:
         made = BookStream(ring.writer.write, seed=13)
         made.begin()
-        for _ in range(50):
-            made.diff(made.instruments[0])
-        ring.writer.set_state(int(RingState.CLOSED))
-        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-        assert run.returncode == 0, run.stderr
-        assert run.stdout.startswith("COIN0USDT live 50 BBOs, spread 0.1")
+        one, two = made.instruments
+        ring.manifest["instruments"] = [
+            {"id": i.number, "version": 1, "symbol": i.symbol, "price_scale": 2, "qty_scale": 5} for i in (one, two)
+        ]
+        ring.write_manifest()
+        with subprocess.Popen([sys.executable, "-u", "-c", code], stdout=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stdout is not None
+                for _ in range(2000):  # until it is there and has understood
+                    time.sleep(0.01)
+                    made.snapshot(one, Flag.REFRESH)
+                    made.diff(one)
+                    if select.select([process.stdout], [], [], 0)[0]:
+                        break
+                assert process.stdout.readline().startswith("COIN0USDT 1 BBOs, spread 0.")
+                made.status(one, BookState.STALE)
+                made.status(two, BookState.LIVE)
+                for _ in range(50):
+                    made.diff(one)
+                    made.diff(two)
+                ring.writer.set_state(int(RingState.CLOSED))
+                lines = process.stdout.read().splitlines()
+                assert process.wait(20) == 0
+            finally:
+                process.kill()
+        counts = [int(line.split()[1]) for line in lines if line.startswith("COIN1USDT ")]
+        assert sum(counts) == 50
