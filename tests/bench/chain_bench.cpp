@@ -55,7 +55,10 @@ double cpu_s() {
 
 void put(SpscWriter<>& writer, std::uint64_t number, std::int64_t due_ns) {
     RecordHeader* record = writer.claim(RECORD_BYTES);
-    if (record == nullptr) wrong("a ring is full");
+    while (record == nullptr) {  // the next stage does not get the core: its delay is counted from when this was due
+        writer.wait_free(RECORD_BYTES, WaitMode::yield, TURN_NS);
+        record = writer.claim(RECORD_BYTES);
+    }
     record->type = static_cast<std::uint16_t>(RecordType::trade);
     record->origin_ns = due_ns;
     record->raw_seq = number;
