@@ -19,6 +19,10 @@ from lob.memory import nodes_with_memory
 from lob.names import check_name
 from lob.segments import CAPACITY_MAX_BYTES, CAPACITY_MIN_BYTES
 
+# Before numpy is imported. A stage does no linear algebra, but numpy's library starts a thread a core, and each spins
+# while the stages start (a tenth of the CPU time of the first second).
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 if TYPE_CHECKING:

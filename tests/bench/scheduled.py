@@ -277,6 +277,7 @@ class Scheduled(Running):
                 wait_until(due_ns)
                 while write(RAW_FRAME, CONNECTION, SESSION, time.time_ns(), due_ns, b"", payload):
                     os.sched_yield()
+                os.sched_yield()  # the next stage may wait for this very core, and we only make ready what comes later
                 if due_ns >= next_beat:
                     next_beat = due_ns + 50_000_000
                     self.beat()
