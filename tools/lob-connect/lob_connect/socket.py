@@ -42,7 +42,7 @@ TLS_READ_BYTES = 1 << 18
 SO_BUSY_POLL = 46  # asm-generic/socket.h; Python has no name for it
 BUSY_POLL_US = 50
 
-_TEXT, _BINARY, _CONT = Opcode.TEXT, Opcode.BINARY, Opcode.CONT
+_TEXT, _BINARY, _CONT, _CLOSE = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.CLOSE
 
 # Its words (a failed ping, a lost socket) are ours to say, once and in our own way.
 _quiet = logging.getLogger("lob_connect.websockets")
@@ -228,8 +228,14 @@ class Socket(ClientConnection):
 
     def _frame_parsed(self, frame: Frame) -> None:
         """In place of the protocol's `recv_frame`, from which it raises ProtocolError."""
-        self._check_frame(frame)
         opcode = frame.opcode
+        if opcode is _CLOSE and self._parts:
+            # A control frame may stand between fragments (RFC 6455, 5.4), so this is a close like any other, answered
+            # with its own code; `websockets` answers 1002. The message is given up first.
+            self._parts.clear()
+            self._check_frame(Frame(_CONT, b""))
+            self.protocol.events.pop()
+        self._check_frame(frame)
         if opcode is _TEXT or opcode is _BINARY or opcode is _CONT:
             self.protocol.events.pop()  # it has just put it there
             self._take(frame)
