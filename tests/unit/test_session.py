@@ -297,11 +297,17 @@ def test_the_stamp_of_the_native_way_is_that_of_its_read() -> None:
     by_every_way(body)
 
 
-def test_over_tls_in_pieces_of_any_size_nothing_is_lost_and_the_end_is_seen() -> None:
+def tls_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """(the server's, the client's)"""
     authority = trustme.CA()
     serving, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
     authority.issue_cert("127.0.0.1").configure_cert(serving)
     authority.configure_trust(trusting)
+    return serving, trusting
+
+
+def test_over_tls_in_pieces_of_any_size_nothing_is_lost_and_the_end_is_seen() -> None:
+    serving, trusting = tls_contexts()
     sent = [secrets.token_bytes(size) for size in (1, 200, 16_384, 70_000, 400_000, 5)] * 3
 
     async def body(notebook: Notebook, transport: Transport) -> None:
@@ -329,10 +335,7 @@ def test_over_tls_in_pieces_of_any_size_nothing_is_lost_and_the_end_is_seen() ->
 
 @pytest.mark.parametrize("tls", [False, True])
 def test_within_the_selector_no_message_passes_through_asyncio(tls: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    authority = trustme.CA()
-    serving, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
-    authority.issue_cert("127.0.0.1").configure_cert(serving)
-    authority.configure_trust(trusting)
+    serving, trusting = tls_contexts()
     seen: list[bytes] = []
     data_received = Socket.data_received
 
@@ -391,19 +394,45 @@ def test_ring_that_cannot_be_written_is_told_and_ends_the_connection() -> None:
     by_every_way(body)
 
 
-def test_connection_that_is_cut_inside_a_frame_ends_with_1006() -> None:
+@pytest.mark.parametrize("tls", [False, True])
+def test_connection_that_is_cut_inside_a_frame_ends_with_1006(tls: bool) -> None:
+    serving, trusting = tls_contexts() if tls else (None, None)
+
     async def body(notebook: Notebook, transport: Transport) -> None:
         async def cut(websocket: ServerConnection) -> None:
             await websocket.send("whole")
             websocket.transport.write(b"\x81\x05ha")
             websocket.transport.close()
 
-        async with server(cut) as url:
-            socket = await connected(url, notebook, transport)
+        async with server(cut, serving) as url:
+            socket = await connected(url, notebook, transport, context=trusting)
             await asyncio.wait_for(socket.wait_closed(), 5)
         assert notebook.events == ["opened", b"whole", "closed"]
         assert socket.close_code == 1006
         assert "stream ends after 2 bytes, expected 5 bytes" in str(socket.protocol.parser_exc)
+
+    by_every_way(body)
+
+
+def test_bytes_that_are_no_tls_end_the_connection_and_what_came_before_is_kept() -> None:
+    serving, trusting = tls_contexts()
+
+    async def body(notebook: Notebook, transport: Transport) -> None:
+        async def spoil(websocket: ServerConnection) -> None:
+            await websocket.send("whole")
+            await websocket.recv()
+            os.write(websocket.transport.get_extra_info("socket").fileno(), b"\x17\x03\x03\x00\x20" + b"forged" * 6)
+            await websocket.wait_closed()
+
+        async with server(spoil, serving) as url:
+            socket = await connected(url, notebook, transport, context=trusting)
+            async with asyncio.timeout(5):
+                while len(notebook.times) < 1:
+                    await asyncio.sleep(0.01)
+                await socket.send("go on")
+                await socket.wait_closed()
+        assert notebook.events == ["opened", b"whole", "closed"]
+        assert socket.close_code == 1006
 
     by_every_way(body)
 

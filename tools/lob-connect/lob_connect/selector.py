@@ -7,6 +7,7 @@ interpreter: a message goes from the kernel into the ring with no Python at all,
 from __future__ import annotations
 
 import selectors
+import ssl
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -32,9 +33,21 @@ class FrameSelector(selectors.BaseSelector):
         """Read this socket natively until asyncio stops watching it or it ends. False: it is not watched."""
         return self._poller.read_frames(fd, reader)
 
-    def call(self, fd: int, readable: Callable[[], bool]) -> bool:
-        """The same by a function, for as long as it returns True. It must not raise."""
-        return self._poller.call(fd, readable)
+    def read_tls(
+        self,
+        fd: int,
+        reader: FrameReader,
+        incoming: ssl.MemoryBIO,
+        tls: ssl.SSLObject,
+        is_closing: Callable[[], bool],
+        ended: Callable[[ssl.SSLError | None], None],
+    ) -> bool:
+        """The same for a socket with TLS: `tls` decrypts what is written to `incoming`.
+
+        `is_closing` is asked before each read; True, and asyncio reads on. `ended` is called with the error of TLS, or
+        None when the other side has closed it; asyncio reads on then, too.
+        """
+        return self._poller.read_tls(fd, reader, incoming, tls, is_closing, ended)
 
     def register(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> selectors.SelectorKey:
         fd = _number(fileobj)

@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import socket as sockets
 import ssl
 import time
@@ -38,7 +37,6 @@ USER_AGENT = "crypto-lob"
 CLOSE_TIMEOUT_S = 1.0
 OPEN_TIMEOUT_S = 10.0
 PONG_TIMEOUT_S = 20.0
-TLS_READ_BYTES = 1 << 18
 SO_BUSY_POLL = 46  # asm-generic/socket.h; Python has no name for it
 BUSY_POLL_US = 50
 
@@ -159,44 +157,16 @@ class Socket(ClientConnection):
         if tls is None:
             selector.read_frames(fd, reader)
         elif (incoming := _incoming.get(tls)) is not None:
-            ciphertext = memoryview(bytearray(TLS_READ_BYTES))
-            selector.call(fd, partial(self._tls_readable, fd, tls, incoming, ciphertext))
+            selector.read_tls(fd, reader, incoming, tls, self.transport.is_closing, self._tls_ended)
 
-    def _tls_readable(self, fd: int, tls: ssl.SSLObject, incoming: ssl.MemoryBIO, ciphertext: memoryview) -> bool:
-        """Read, decrypt and take what there is; False: asyncio shall see to the end of it."""
-        reader, transport = self._reader, self.transport
-        if reader is None or transport.is_closing():
-            return False
-        try:
-            count = os.readv(fd, [ciphertext])
-        except (BlockingIOError, InterruptedError):
-            return True
-        except OSError:
-            return False
-        if count == 0:
-            return False
-        recv_ns, origin_ns = time.time_ns(), time.monotonic_ns()
-        incoming.write(ciphertext[:count])
-        ended = False
-        try:
-            while incoming.pending or tls.pending():
-                room = reader.room()
-                plain = cast(int, tls.read(len(room), cast(Any, room)))
-                if plain == 0:
-                    ended = True
-                    break
-                if not self._guarded(reader.take, plain, recv_ns, origin_ns):
-                    return False
-        except ssl.SSLWantReadError:
-            pass  # the rest of a TLS record is still to come
-        except ssl.SSLError as error:
+    def _tls_ended(self, error: ssl.SSLError | None) -> None:
+        """As asyncio's own does it."""
+        if error is not None:
             self.set_connection_exc(error)
-            transport.abort()
-            return False
-        if ended:  # as asyncio's own does it
+            self.transport.abort()
+        else:
             self.eof_received()
-            transport.close()
-        return not ended
+            self.transport.close()
 
     # -- what the reader says (FrameOwner) ----------------------------------------------------------------------------
 

@@ -88,15 +88,87 @@ struct PlainSource : Source {
     Frames& frames;
 };
 
-// A socket that Python reads, because only Python's ssl has its keys.
-struct CallSource : Source {
-    explicit CallSource(nb::object call) : call_(std::move(call)) {}
-    bool readable(int) override {
+// A TLS socket. Only Python's ssl has its keys, so the bytes go through its two objects, but by calls from here: for a lone
+// message Python's own byte code took as long as the decryption.
+struct TlsSource : Source {
+    // `incoming`: the MemoryBIO that `tls` decrypts from. `is_closing`: asyncio sees to the rest itself. `ended`: called with the
+    // error of TLS, or None when the other side has closed it.
+    TlsSource(nb::object frames, nb::object incoming, nb::object tls, nb::object is_closing, nb::object ended)
+        : frames_(std::move(frames)),
+          frames(nb::cast<Frames&>(frames_)),
+          incoming_(std::move(incoming)),
+          write_(incoming_.attr("write")),
+          read_(tls.attr("read")),
+          is_closing_(std::move(is_closing)),
+          ended_(std::move(ended)),
+          pending_(nb::steal<nb::str>(PyUnicode_InternFromString("pending"))),
+          want_read_(nb::module_::import_("ssl").attr("SSLWantReadError")),
+          ssl_error_(nb::module_::import_("ssl").attr("SSLError")),
+          ciphertext_(std::make_unique_for_overwrite<char[]>(READ_BYTES)) {}
+
+    bool readable(int fd) override {
         nb::gil_scoped_acquire gil;
-        return nb::cast<bool>(call_());
+        try {
+            // Not after the read: what asyncio shall see must be left in the socket.
+            if (nb::cast<bool>(is_closing_())) return false;
+            const ssize_t count = ::recv(fd, ciphertext_.get(), READ_BYTES, MSG_DONTWAIT);
+            if (count < 0) return errno == EAGAIN || errno == EINTR;
+            if (count == 0) return false;
+            const std::int64_t recv_ns = unix_ns(), origin_ns = mono_ns();
+            write_(view(ciphertext_.get(), static_cast<std::size_t>(count), PyBUF_READ));
+            return decrypt(recv_ns, origin_ns);
+        } catch (nb::python_error& error) {
+            frames.broken(nb::borrow(error.value()));
+        } catch (const std::exception& error) {
+            frames.broken(nb::module_::import_("lob._native").attr("CorruptRing")(error.what()));
+        }
+        return false;
     }
-    bool called() override { return true; }
-    nb::object call_;
+    bool called() override { return std::exchange(frames.called, false); }
+
+private:
+    // Larger than the 16 KiB of a TLS record, smaller than the second cache, which it shares with OpenSSL's copies.
+    static constexpr std::size_t READ_BYTES = 1 << 18;
+
+    static nb::object view(char* at, std::size_t size, int access) {
+        return nb::steal(PyMemoryView_FromMemory(at, static_cast<Py_ssize_t>(size), access));
+    }
+
+    bool decrypt(std::int64_t recv_ns, std::int64_t origin_ns) {
+        for (bool more = true; more;) {
+            const auto room = frames.reader.room();
+            std::size_t count = 0;
+            try {
+                count = nb::cast<std::size_t>(read_(room.size(), view(room.data(), room.size(), PyBUF_WRITE)));
+            } catch (nb::python_error& error) {
+                if (error.matches(want_read_)) return true;  // the rest of a TLS record is still to come
+                if (!error.matches(ssl_error_)) throw;
+                end(nb::borrow(error.value()));
+                return false;
+            }
+            if (count == 0) {
+                end(nb::none());
+                return false;
+            }
+            frames.take(count, recv_ns, origin_ns);
+            // A call that finds nothing raises, and that costs as much as a message. Within TLS itself something is left only
+            // when it filled the room.
+            more = count == room.size() || nb::cast<std::size_t>(incoming_.attr(pending_)) != 0;
+        }
+        return true;
+    }
+
+    void end(nb::object error) {
+        frames.called = true;
+        ended_(error);
+    }
+
+    nb::object frames_;
+    Frames& frames;
+    nb::object incoming_, write_, read_, is_closing_, ended_;
+    nb::str pending_;
+    nb::object want_read_, ssl_error_;
+    std::unique_ptr<char[]> ciphertext_;
 };
 
 // The garbage collector sees the owner, which usually owns the reader.
@@ -185,9 +257,16 @@ NB_MODULE(_native, m) {
             "fd"_a, "frames"_a, nb::sig("def read_frames(self, fd: int, frames: FrameReader) -> bool"),
             "From now on read fd here, as long as it is watched. False: it is not.")
         .def(
-            "call", [](Poller& p, int fd, nb::object readable) { return p.divert(fd, std::make_shared<CallSource>(std::move(readable))); },
-            "fd"_a, "readable"_a, nb::sig("def call(self, fd: int, readable: collections.abc.Callable[[], bool]) -> bool"),
-            "The same, by a function; False from it ends that.")
+            "read_tls",
+            [](Poller& p, int fd, nb::object frames, nb::object incoming, nb::object tls, nb::object is_closing, nb::object ended) {
+                return p.divert(fd, std::make_shared<TlsSource>(std::move(frames), std::move(incoming), std::move(tls),
+                                                                std::move(is_closing), std::move(ended)));
+            },
+            "fd"_a, "frames"_a, "incoming"_a, "tls"_a, "is_closing"_a, "ended"_a,
+            nb::sig("def read_tls(self, fd: int, frames: FrameReader, incoming: ssl.MemoryBIO, tls: ssl.SSLObject, "
+                    "is_closing: collections.abc.Callable[[], bool], "
+                    "ended: collections.abc.Callable[[ssl.SSLError | None], None]) -> bool"),
+            "The same through `tls`, which decrypts what is written to `incoming`, until is_closing() or TLS ends.")
         .def(
             "wait",
             [](Poller& p, double timeout_s) {
