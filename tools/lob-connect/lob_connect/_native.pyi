@@ -70,7 +70,7 @@ class Poller:
         fd: int,
         frames: FrameReader,
         incoming: ssl.MemoryBIO,
-        tls: ssl.SSLObject,
+        read: Callable[[int, memoryview], int],
         is_closing: Callable[[], bool],
         ended: Callable[[ssl.SSLError | None], None],
     ) -> bool: ...

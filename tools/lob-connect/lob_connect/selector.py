@@ -38,16 +38,16 @@ class FrameSelector(selectors.BaseSelector):
         fd: int,
         reader: FrameReader,
         incoming: ssl.MemoryBIO,
-        tls: ssl.SSLObject,
+        read: Callable[[int, memoryview], int],
         is_closing: Callable[[], bool],
         ended: Callable[[ssl.SSLError | None], None],
     ) -> bool:
-        """The same for a socket with TLS: `tls` decrypts what is written to `incoming`.
+        """The same for a socket with TLS, whose `read` decrypts what is written to `incoming`.
 
-        `is_closing` is asked before each read; True, and asyncio reads on. `ended` is called with the error of TLS, or
-        None when the other side has closed it; asyncio reads on then, too.
+        `is_closing` is asked when other Python code may have run; True, and asyncio reads on. `ended` is called with
+        the error of TLS, or None when the other side has closed it; asyncio reads on then, too.
         """
-        return self._poller.read_tls(fd, reader, incoming, tls, is_closing, ended)
+        return self._poller.read_tls(fd, reader, incoming, read, is_closing, ended)
 
     def register(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> selectors.SelectorKey:
         fd = _number(fileobj)

@@ -157,7 +157,10 @@ class Socket(ClientConnection):
         if tls is None:
             selector.read_frames(fd, reader)
         elif (incoming := _incoming.get(tls)) is not None:
-            selector.read_tls(fd, reader, incoming, tls, self.transport.is_closing, self._tls_ended)
+            # The object inside, if it is there: the method of `tls` is a line of Python around it, and byte code is
+            # what costs a lone message most.
+            read = getattr(tls, "_sslobj", tls).read
+            selector.read_tls(fd, reader, incoming, read, self.transport.is_closing, self._tls_ended)
 
     def _tls_ended(self, error: ssl.SSLError | None) -> None:
         """As asyncio's own does it."""

@@ -66,7 +66,7 @@ private:
 // A plain socket, read without the interpreter.
 struct PlainSource : Source {
     explicit PlainSource(nb::object frames) : frames_(std::move(frames)), frames(nb::cast<Frames&>(frames_)) {}
-    bool readable(int fd) override {
+    bool readable(int fd, std::uint64_t) override {
         const auto room = frames.reader.room();
         const ssize_t count = ::recv(fd, room.data(), room.size(), MSG_DONTWAIT);
         if (count < 0) return errno == EAGAIN || errno == EINTR;
@@ -91,14 +91,14 @@ struct PlainSource : Source {
 // A TLS socket. Only Python's ssl has its keys, so the bytes go through its two objects, but by calls from here: for a lone
 // message Python's own byte code took as long as the decryption.
 struct TlsSource : Source {
-    // `incoming`: the MemoryBIO that `tls` decrypts from. `is_closing`: asyncio sees to the rest itself. `ended`: called with the
-    // error of TLS, or None when the other side has closed it.
-    TlsSource(nb::object frames, nb::object incoming, nb::object tls, nb::object is_closing, nb::object ended)
+    // `read` decrypts what was written to `incoming`, a MemoryBIO. `is_closing`: asyncio sees to the rest itself. `ended`: called
+    // with the error of TLS, or None when the other side has closed it.
+    TlsSource(nb::object frames, nb::object incoming, nb::object read, nb::object is_closing, nb::object ended)
         : frames_(std::move(frames)),
           frames(nb::cast<Frames&>(frames_)),
           incoming_(std::move(incoming)),
           write_(incoming_.attr("write")),
-          read_(tls.attr("read")),
+          read_(std::move(read)),
           is_closing_(std::move(is_closing)),
           ended_(std::move(ended)),
           pending_(nb::steal<nb::str>(PyUnicode_InternFromString("pending"))),
@@ -106,11 +106,12 @@ struct TlsSource : Source {
           ssl_error_(nb::module_::import_("ssl").attr("SSLError")),
           ciphertext_(std::make_unique_for_overwrite<char[]>(READ_BYTES)) {}
 
-    bool readable(int fd) override {
+    bool readable(int fd, std::uint64_t turn) override {
         nb::gil_scoped_acquire gil;
         try {
             // Not after the read: what asyncio shall see must be left in the socket.
-            if (nb::cast<bool>(is_closing_())) return false;
+            if (turn != turn_ && nb::cast<bool>(is_closing_())) return false;
+            turn_ = turn;
             const ssize_t count = ::recv(fd, ciphertext_.get(), READ_BYTES, MSG_DONTWAIT);
             if (count < 0) return errno == EAGAIN || errno == EINTR;
             if (count == 0) return false;
@@ -168,6 +169,7 @@ private:
     nb::object incoming_, write_, read_, is_closing_, ended_;
     nb::str pending_;
     nb::object want_read_, ssl_error_;
+    std::uint64_t turn_ = 0;  // the last one in which is_closing() was asked
     std::unique_ptr<char[]> ciphertext_;
 };
 
@@ -258,15 +260,16 @@ NB_MODULE(_native, m) {
             "From now on read fd here, as long as it is watched. False: it is not.")
         .def(
             "read_tls",
-            [](Poller& p, int fd, nb::object frames, nb::object incoming, nb::object tls, nb::object is_closing, nb::object ended) {
-                return p.divert(fd, std::make_shared<TlsSource>(std::move(frames), std::move(incoming), std::move(tls),
+            [](Poller& p, int fd, nb::object frames, nb::object incoming, nb::object read, nb::object is_closing, nb::object ended) {
+                return p.divert(fd, std::make_shared<TlsSource>(std::move(frames), std::move(incoming), std::move(read),
                                                                 std::move(is_closing), std::move(ended)));
             },
-            "fd"_a, "frames"_a, "incoming"_a, "tls"_a, "is_closing"_a, "ended"_a,
-            nb::sig("def read_tls(self, fd: int, frames: FrameReader, incoming: ssl.MemoryBIO, tls: ssl.SSLObject, "
+            "fd"_a, "frames"_a, "incoming"_a, "read"_a, "is_closing"_a, "ended"_a,
+            nb::sig("def read_tls(self, fd: int, frames: FrameReader, incoming: ssl.MemoryBIO, "
+                    "read: collections.abc.Callable[[int, memoryview], int], "
                     "is_closing: collections.abc.Callable[[], bool], "
                     "ended: collections.abc.Callable[[ssl.SSLError | None], None]) -> bool"),
-            "The same through `tls`, which decrypts what is written to `incoming`, until is_closing() or TLS ends.")
+            "The same through `read` of a TLS object, which decrypts what is written to `incoming`, until is_closing() or TLS ends.")
         .def(
             "wait",
             [](Poller& p, double timeout_s) {

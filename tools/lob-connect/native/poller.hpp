@@ -26,7 +26,8 @@ namespace lob {
 struct Source {
     virtual ~Source() = default;
     // Read what there is. False: no more use for it, others shall see for themselves what it is.
-    virtual bool readable(int fd) = 0;
+    // `turn` is another one if Python code may have run since the last call.
+    virtual bool readable(int fd, std::uint64_t turn) = 0;
     // Whether Python code ran since the last call: the event loop may have new work.
     virtual bool called() = 0;
 };
@@ -87,6 +88,7 @@ public:
     // time is over.
     std::vector<std::pair<int, unsigned>> wait(std::int64_t timeout_ns) {
         std::vector<std::pair<int, unsigned>> ready;
+        ++turn_;
         const std::int64_t deadline_ns = mono_ns() + std::clamp<std::int64_t>(timeout_ns, 0, WAIT_MAX_NS);
         std::array<epoll_event, 64> events;
         std::int64_t left_ns = deadline_ns - mono_ns();
@@ -109,12 +111,15 @@ public:
                 now &= found->second.events;
                 if ((now & READ) != 0 && found->second.source != nullptr) {
                     const std::shared_ptr<Source> source = found->second.source;
-                    if (source->readable(fd)) {
+                    if (source->readable(fd, turn_)) {
                         now &= ~READ;
                     } else if (const auto again = watches_.find(fd); again != watches_.end()) {
                         retire(again->second);
                     }
-                    called = source->called() || called;
+                    if (source->called()) {
+                        called = true;
+                        ++turn_;
+                    }
                 }
                 if (now != 0) ready.emplace_back(fd, now);
             }
@@ -141,6 +146,7 @@ private:
 
     const bool busy_;
     int epoll_;
+    std::uint64_t turn_ = 0;
     std::unordered_map<int, Watch> watches_;
     std::vector<std::shared_ptr<Source>> retired_;
 };
