@@ -1,12 +1,15 @@
 """From the socket to the public ring through real processes: microseconds, and who spends them.
 
-Usage: python tests/bench/latency_bench.py [CHAIN_BENCH]     (LOB_BENCH_SECONDS=1.5 a case)
+Usage: python tests/bench/latency_bench.py [CHAIN_BENCH RING_BENCH]     (LOB_BENCH_SECONDS=1.5 a case)
 
 Four processes, as in production: a source (this one), lob-parse, lob-book, lob-publish. The source writes raw records
 as lob-connect would, on schedule; the origin of each is the moment it was due: what held the source up counts.
   due -> public ring          from the schedule to the commit by lob-publish (`PUBLISH_END`)
   received -> public ring     from the commit in the raw ring (`WEBSOCKET_RECEIVE`), which is what the stages can help
   shares                      of each stage in that: waking up, work, commit
+  work                        of each stage with one message, alone in one process
+  tuned host                  an estimate, for an isolated core a stage that spins: the work of all three, and three
+                              hops of half a ring's round trip between two cores that do nothing else (RING_BENCH)
   bare chain                  four processes and three spsc rings that do nothing (chain_bench.cpp), same waiting, same
                               cores, just before: the floor on this host in that minute
 `others`: cores that processes not of this benchmark used meanwhile. Of a few tries the least disturbed one is shown;
@@ -54,6 +57,9 @@ MESSAGES_MAX = 60_000  # of a case: what the public ring holds until we read it
 PUBLIC_BYTES = "256M"
 CHECKED = 500  # messages before the first case, compared with plain Python's book
 SHARES = ("parse", "book", "publish")
+WORK_GOALS = {"parse": "under 5", "book": "under 2", "publish": "under 1"}
+# Of the rows for which something was promised: wait, messages a second.
+RECEIVED_GOALS = {("yield", 1_000): "p50 under 10", ("yield", 50_000): "p50 under 10, p99 under 20"}
 WORK_MESSAGES = 10_000
 QUIET_CORES = 0.1
 TRIES = 4  # of a case, while others are busy
@@ -130,16 +136,17 @@ def measure(running: Scheduled, chain: Path | None, flow: Flow, wait: str, place
 
     headers, load = quietest(attempt)
     running.place(PLACES.get("spread", cores))
-    _rows(headers, case, load, bare)
+    goal = RECEIVED_GOALS.get((wait, rate), "") if place == "spread" and flow.levels == 20 else ""
+    _rows(headers, case, load, bare, goal)
 
 
-def _rows(headers: Headers, case: str, load: float, bare: float | None) -> None:
+def _rows(headers: Headers, case: str, load: float, bare: float | None, goal: str) -> None:
     stamps = headers["stage_ns"].astype(np.int64)
     also = {"others": load}
     p50, rest = percentiles(stamps[:, 3])
     row(f"due -> public ring, {case}", p50, "us p50", bare and p50 / bare, "bare chain" if bare else "", rest | also)
     p50, rest = percentiles(stamps[:, 3] - stamps[:, 0])
-    row(f"received -> public ring, {case}", p50, "us p50", also=rest | also)
+    row(f"received -> public ring, {case}", p50, "us p50", also=rest | also, goal=goal)
     shares = np.percentile(np.diff(stamps, axis=1), 50, axis=0) / 1e3
     row(f"shares, {case}: parse", shares[0], "us p50", also=dict(zip(SHARES, shares, strict=True)))
 
@@ -185,8 +192,11 @@ def silence(running: Scheduled) -> None:
     row("due -> public ring, the first message after 1.5 s of silence, auto", p50, "us p50")
 
 
-def work() -> None:
-    """What each stage does with one message of 20 levels, alone in one process: no waking, no other core."""
+def work() -> float:
+    """What each stage does with one message of 20 levels, alone in one process: no waking, no other core.
+
+    Returns the sum of the medians, us.
+    """
     chain = Chain("binance")
     public = OutputRing(f"/lob.{instance_of(chain.book.name)}.public", Kind.BROADCAST, capacity_bytes=32 << 20)
     try:
@@ -212,9 +222,12 @@ def work() -> None:
                     call()
         (book,) = chain.books.describe(0)
         assert book["last_seq"] == flow.seq and public.segment.facts()["records"] >= WORK_MESSAGES - 1
+        all_us = 0.0
         for stage, values in spent.items():
             p50, rest = percentiles(np.array(values, np.int64) - int(empty[stage]))
-            row(f"work of {stage} alone, one message of 20 levels", p50, "us p50", also=rest)
+            row(f"work of {stage} alone, one message of 20 levels", p50, "us p50", also=rest, goal=WORK_GOALS[stage])
+            all_us += p50
+        return all_us
     finally:
         public.close(RingState.CLOSED, remove=True)
         chain.close()
@@ -313,10 +326,20 @@ def over_a_socket() -> None:
             venue.close()
 
 
+def tuned_host(ring_bench: Path, work_us: float) -> None:
+    """An estimate, not a measurement of the whole: this host has fewer cores than there are stages."""
+    result = subprocess.run([str(ring_bench), "round-trip"], check=True, capture_output=True, text=True)
+    hop_us = json.loads(result.stdout)["value"] / 2e3
+    also = {"work": work_us, "three hops": 3 * hop_us}
+    row("tuned host, one isolated core a stage (estimate), 20 levels", work_us + 3 * hop_us, "us p50", also=also)
+
+
 def main() -> None:
-    binary = Path(sys.argv[1]) if len(sys.argv) > 1 else None
-    work()
-    direct(binary)
+    chain, rings = (Path(name) for name in sys.argv[1:3]) if len(sys.argv) > 2 else (None, None)
+    work_us = work()
+    if rings is not None:
+        tuned_host(rings, work_us)
+    direct(chain)
     over_a_socket()
 
 

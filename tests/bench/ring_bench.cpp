@@ -1,6 +1,7 @@
 // ring_bench.cpp - ns a record through spsc and broadcast rings, in one process and between two pinned ones, beside the
 // cache-line ping-pong of the same minute (on a virtual machine it moves between 70 and 500 ns: quote ratios); and what
 // readers of a broadcast ring cost its writer. Prints one JSON object a row. Every record's content is checked.
+// Usage: ring_bench [round-trip]
 #include <sched.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -379,7 +380,13 @@ double best_of(int runs, const std::function<double()>& run) {
 
 }  // namespace
 
-int main() {
+int main(int argc, char** argv) {
+    if (argc > 1 && std::string(argv[1]) == "round-trip") {  // what a hop costs where each stage has a core
+        std::vector<double> trips;
+        for (int i = 0; i < 5; ++i) trips.push_back(spsc_round_trip(1104, 10'000));
+        row("spsc round trip, 1104 B, p50", median(trips), "ns", 0, "", "");
+        return 0;
+    }
     // A record is never smaller than its 80-byte header; 144 bytes are the header and 64 bytes of payload, 1104 and 1 KiB.
     const double hardware = median({ping_pong(20'000), ping_pong(20'000), ping_pong(20'000)});
     row("ping-pong of one cache line, round trip", hardware, "ns", 1.0, "itself", "");

@@ -37,7 +37,7 @@ def main() -> None:
         [sys.executable, str(FOLDER / "socket_bench.py")],
         [sys.executable, str(FOLDER / "pipeline_bench.py")],
         [sys.executable, str(FOLDER / "memory_bench.py")],
-        [sys.executable, str(FOLDER / "latency_bench.py"), sys.argv[2]],
+        [sys.executable, str(FOLDER / "latency_bench.py"), sys.argv[2], sys.argv[1]],
     ):
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
