@@ -21,29 +21,25 @@ from __future__ import annotations
 
 import json
 import os
-import queue
 import resource
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from http import HTTPStatus
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from websockets.http11 import Request, Response
-from websockets.sync.server import ServerConnection, serve
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.book_bench import Chain
 from bench.flow import PlainBook
 from bench.rows import Others, cpu_s, row
-from bench.scheduled import STAGES, Flow, Headers, Running, Scheduled, connected, scheduled, wait_until
+from bench.scheduled import STAGES, Flow, Headers, Running, Scheduled, connected, scheduled
+from bench.scheduled_venue import ScheduledVenue
 from lob import _native
 from lob.names import instance_of
 from lob.records import RecordType
@@ -242,70 +238,21 @@ def _timed(call: Callable[[], object]) -> int:
 # -- over a socket ----------------------------------------------------------------------------------------------------
 
 
-class Venue:
-    """A WebSocket server on the loopback that sends on schedule, and answers the two REST requests of a start."""
-
-    def __init__(self, flow: Flow) -> None:
-        self.flow = flow
-        self.orders: queue.Queue[tuple[float, int] | None] = queue.Queue()
-        self.due_ns: list[int] = []
-        self.sent = threading.Event()
-        self.server = serve(self._serve, "127.0.0.1", 0, process_request=self._rest, compression=None)
-        self.port = self.server.socket.getsockname()[1]
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def _rest(self, connection: ServerConnection, request: Request) -> Response | None:
-        if request.path.startswith("/api/v3/depth"):
-            return connection.respond(HTTPStatus.OK, self.flow.snapshot()[1].decode())
-        if request.path.startswith("/api/v3/exchangeInfo"):
-            filters = [
-                {"filterType": "PRICE_FILTER", "tickSize": "0.01000000"},
-                {"filterType": "LOT_SIZE", "stepSize": "0.00001000"},
-            ]
-            symbol = {"symbol": self.flow.symbol, "status": "TRADING", "filters": filters}
-            return connection.respond(HTTPStatus.OK, json.dumps({"symbols": [symbol]}))
-        return None
-
-    def _serve(self, connection: ServerConnection) -> None:
-        while (order := self.orders.get()) is not None:
-            per_s, count = order
-            start_ns = _native.mono_ns() + 2_000_000
-            for number in range(count):
-                text = self.flow.message().decode()
-                due_ns = start_ns + int(number * 1e9 / per_s)
-                wait_until(due_ns)
-                self.due_ns.append(due_ns)
-                connection.send(text)
-            self.sent.set()
-
-    def send(self, per_s: float, count: int) -> npt.NDArray[np.int64]:
-        """When each of the messages was due."""
-        self.sent.clear()
-        self.due_ns.clear()
-        self.orders.put((per_s, count))
-        assert self.sent.wait(60), "nobody has connected"
-        return np.array(self.due_ns, np.int64)
-
-    def arrivals(self, running: Running, per_s: float) -> tuple[Arrivals, float]:
-        """((when each message was due, its header at the public ring), cores that others used)."""
-        others = Others(running.pids.values())
-        due_ns = self.send(per_s, int(SECONDS * per_s))
-        load = others.cores()
-        return (due_ns, running.headers(len(due_ns))), load
-
-    def close(self) -> None:
-        self.orders.put(None)
-        self.server.shutdown()
+def arrivals(venue: ScheduledVenue, running: Running, per_s: float) -> tuple[Arrivals, float]:
+    """((when each message was due, its header at the public ring), cores that others used)."""
+    others = Others(running.pids.values())
+    due_ns = venue.send(per_s, int(SECONDS * per_s))
+    load = others.cores()
+    return (due_ns, running.headers(len(due_ns))), load
 
 
 def over_a_socket() -> None:
     for wait in ("yield", "auto"):
         flow = Flow("BTCUSDT", 20)
         flow.oracle = PlainBook()
-        venue = Venue(flow)
+        venue = ScheduledVenue([flow])
         options = {stage: ["--wait", wait] for stage in ("connect", *STAGES)}
-        here = f"127.0.0.1:{venue.port}"
-        options["connect"] += ["binance", flow.symbol, "--url", f"ws://{here}", "--rest-url", f"http://{here}"]
+        options["connect"] += venue.options
         options["publish"] += ["--ring-bytes", PUBLIC_BYTES]
         with connected(options) as running:
             running.attach()
@@ -315,7 +262,7 @@ def over_a_socket() -> None:
             running.check(flow)
             flow.oracle = None
             for rate in RATES[:2]:
-                (due_ns, headers), load = quietest(partial(venue.arrivals, running, rate))
+                (due_ns, headers), load = quietest(partial(arrivals, venue, running, rate))
                 stamps = headers["stage_ns"].astype(np.int64)
                 case = f"{wait}, spread, {rate // 1000} k/s, 20 levels"
                 p50, rest = percentiles(headers["origin_ns"] + stamps[:, 3] - due_ns)

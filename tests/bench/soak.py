@@ -2,10 +2,10 @@
 
 Usage: python tests/bench/soak.py [MINUTES]
 
-The source of latency_bench.py sends 5,000 messages/s of 20 levels for ten symbols on schedule, through lob-parse,
-lob-book and lob-publish as a user starts them. Every few seconds: memory and descriptors of each stage, latency from
-the moment a message was due. Every message is counted at the public ring; at the end all books are live and nothing is
-left in shared memory. Exit status: 0 nothing grew; 1 something did (it is named), or an answer was wrong.
+A venue on the loopback sends 5,000 messages/s of 20 levels for ten symbols on schedule, over a WebSocket through all
+four stages as a user starts them. Every few seconds: memory and descriptors of each stage, latency from the moment a
+message was due. Every message is counted at the public ring; at the end all books are live and nothing is left in
+shared memory. Exit status: 0 nothing grew; 1 something did (it is named), or an answer was wrong.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.rows import Others
-from bench.scheduled import STAGES, Flow, Scheduled, scheduled
+from bench.scheduled import STAGES, Flow, Running, connected
+from bench.scheduled_venue import ScheduledVenue
 from lob.board import Board
 
 SYMBOLS = 10
@@ -53,14 +54,15 @@ def fd_count(pid: int) -> int:
     return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
 
 
-def sample(running: Scheduled, flows: list[Flow], seconds: float, start_s: float) -> Sample:
+def sample(running: Running, venue: ScheduledVenue, seconds: float, start_s: float) -> Sample:
     """Load for so long, then a look."""
     others = Others(running.pids.values())
     delays = []
     end_s = time.monotonic() + seconds
     while time.monotonic() < end_s:
-        running.send(flows, RATE, CHUNK)
-        delays.append(running.headers(CHUNK)["stage_ns"][:, 3] / 1e3)
+        due_ns = venue.send(RATE, CHUNK)
+        headers = running.headers(CHUNK)
+        delays.append((headers["origin_ns"] + headers["stage_ns"][:, 3] - due_ns) / 1e3)
     p50, p99 = np.percentile(np.concatenate(delays), [50, 99])
     return Sample(
         time.monotonic() - start_s,
@@ -77,7 +79,7 @@ def growth(samples: list[Sample]) -> list[str]:
     quarter = max(1, len(samples) // 4)
     first, last = samples[:quarter], samples[-quarter:]
     found = []
-    for stage in STAGES:
+    for stage in last[-1].rss_kib:
         before, after = max(s.rss_kib[stage] for s in first), max(s.rss_kib[stage] for s in last)
         if after > before + RSS_SLACK_KIB:
             found.append(f"memory of lob-{stage}: {before} -> {after} KiB")
@@ -98,29 +100,33 @@ def main() -> int:
     minutes = float(sys.argv[1]) if len(sys.argv) > 1 else 10.0
     each_s = max(minutes * 60 / SAMPLES, 1.0)
     flows = [Flow(f"SYM{number}USDT", 20, seed=number) for number in range(SYMBOLS)]
-    with scheduled() as running:
+    venue = ScheduledVenue(flows)
+    stages = ("connect", *STAGES)
+    with connected({"connect": venue.options}) as running:
+        running.attach()
         for flow in flows:
-            running.start_book(flow)
-        sample(running, flows, min(WARM_UP_S, each_s), 0.0)
-        sizes = " ".join(f"{stage.upper() + '_KIB':>11}" for stage in STAGES)
+            running.await_live(flow.symbol)
+        sample(running, venue, min(WARM_UP_S, each_s), 0.0)
+        sizes = " ".join(f"{stage.upper() + '_KIB':>11}" for stage in stages)
         print(f"{'AT_S':>6} {sizes}   FDS  P50_US  P99_US  OTHERS")
         start_s = time.monotonic()
         samples = []
         while time.monotonic() - start_s < minutes * 60:
-            now = sample(running, flows, each_s, start_s)
+            now = sample(running, venue, each_s, start_s)
             samples.append(now)
-            sizes = " ".join(f"{now.rss_kib[stage]:>11}" for stage in STAGES)
+            sizes = " ".join(f"{now.rss_kib[stage]:>11}" for stage in stages)
             figures = f"{sum(now.fds.values()):>5} {now.p50_us:>7.1f} {now.p99_us:>7.0f} {now.others:>7.2f}"
             print(f"{now.at_s:>6.0f} {sizes} {figures}", flush=True)
         for flow in flows:
             top = Board(running.instance).top(flow.symbol, 1)
             assert top.live, (top, running.errors())
+        venue.close()
     found = growth(samples)
     for sentence in found:
         print(f"soak: grew: {sentence}")
     if not found:
         latency = ", latency not judged (others used the cores)" if disturbed(samples) else " and latency"
-        print(f"soak: ok: {running.sent} messages; memory, descriptors{latency} at the end as at the start")
+        print(f"soak: ok: {venue.sent_count} messages; memory, descriptors{latency} at the end as at the start")
     return 1 if found else 0
 
 
