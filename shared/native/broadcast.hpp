@@ -227,15 +227,27 @@ public:
 
     // Tells the writer (under `wait`) and lob-trace how far this reader is.
     void publish() {
-        if (slot_ >= READER_SLOTS || position_ == released_) return;
-        released_ = position_;
+        const std::uint64_t position = std::min(position_, held_);
+        if (slot_ >= READER_SLOTS || position == released_) return;
+        released_ = position;
         LOB_FAIL_POINT(31);
-        header_.readers[slot_].seq.store(seq_, std::memory_order_relaxed);
+        header_.readers[slot_].seq.store(position == position_ ? seq_ : held_seq_, std::memory_order_relaxed);
         LOB_FAIL_POINT(32);
         header_.readers[slot_].lost.store(lost_, std::memory_order_relaxed);
-        header_.readers[slot_].position.store(position_, std::memory_order_release);
+        header_.readers[slot_].position.store(position, std::memory_order_release);
         LOB_FAIL_POINT(33);
         wake_if_asleep<A>(header_.writer_sleep);
+    }
+    // Records from `position` on are still needed by somebody who reads them by position: publish() goes no further.
+    // `seq`: the number before them. ~0: nobody needs any.
+    void hold(std::uint64_t position, std::uint64_t seq) {
+        held_ = position;
+        held_seq_ = seq;
+    }
+    // The next record read is the one at `position`, which must be where a record (or its pad) begins; `seq`: the number before.
+    void seek(std::uint64_t position, std::uint64_t seq) {
+        position_ = position;
+        seq_ = seq;
     }
     // Gives the slot back: under `wait` the writer no longer waits for it.
     void unregister() {
@@ -244,9 +256,14 @@ public:
     }
 
     bool wait(WaitMode mode, std::int64_t timeout_ns) {
+        return wait(mode, timeout_ns, [] { return false; });
+    }
+    // ... or until news(), of which somebody tells by the ring's word of sleeping readers.
+    template <class News>
+    bool wait(WaitMode mode, std::int64_t timeout_ns, News&& news) {
         publish();
         return wait_until<A>(
-            [&] { return static_cast<std::int64_t>(header_.tail.load(std::memory_order_acquire) - position_) > 0; },
+            [&] { return static_cast<std::int64_t>(header_.tail.load(std::memory_order_acquire) - position_) > 0 || news(); },
             writable_ ? &header_.reader_sleep : nullptr, mode, timeout_ns, &patience_);
     }
 
@@ -320,6 +337,8 @@ private:
     const bool gated_;
     std::uint64_t position_ = 0;
     std::uint64_t released_ = ~0ull;
+    std::uint64_t held_ = ~0ull;
+    std::uint64_t held_seq_ = 0;
     std::uint64_t seq_ = 0;
     std::uint64_t lost_ = 0;
     std::uint64_t laps_ = 0;

@@ -527,4 +527,20 @@ private:
     std::uint64_t refused_ = 0;
 };
 
+// The line that stands where `count` lines are missing. `ndjson`: one that formats nothing else, as it belongs to no epoch.
+inline void format_lost(Ndjson& ndjson, std::uint64_t count, TextBuffer& out) {
+    struct {
+        RecordHeader header;
+        LostBody body;
+    } lost{};
+    lost.header.size_bytes = sizeof lost;
+    lost.header.type = static_cast<std::uint16_t>(RecordType::lost);
+    lost.header.instrument = NO_INSTRUMENT;
+    lost.header.connection = NO_CONNECTION;
+    lost.body.count = count;
+    lost.body.scope = static_cast<std::uint8_t>(Scope::all);
+    lost.body.reason = static_cast<std::uint8_t>(Reason::lost);
+    ndjson.format(lost.header, out);
+}
+
 }  // namespace lob

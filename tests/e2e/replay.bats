@@ -30,6 +30,18 @@ replay() {
   cmp "$OUT/1" "$OUT/3"
 }
 
+@test "a replay by two workers has the lines of one, and head -1 ends it with 0" {
+  replay binance "$SEED7" >"$OUT/1"
+  lob-connect binance --instance "$INSTANCE" --replay "$SEED7" 2>>"$OUT/replay.err" </dev/null | lob-parse 2>>"$OUT/replay.err" |
+    lob-book 2>>"$OUT/replay.err" | lob-publish --workers 2 --to "ndjson:$OUT/out.ndjson" --to ndjson:- >"$OUT/2" 2>"$OUT/publish.err"
+  cmp <(sort "$OUT/1") <(sort "$OUT/2")
+  cmp <(sort "$OUT/1") <(sort "$OUT/out.1.ndjson" "$OUT/out.2.ndjson")
+  lob-connect binance --instance "$INSTANCE" --replay "$SEED7" 2>>"$OUT/replay.err" </dev/null | lob-parse 2>>"$OUT/replay.err" |
+    lob-book 2>>"$OUT/replay.err" | { lob-publish --workers 2 2>>"$OUT/publish.err"; echo $? >"$OUT/status"; } | head -1 >"$OUT/first"
+  [ "$(wc -l <"$OUT/first")" -eq 1 ]
+  [ "$(cat "$OUT/status")" -eq 0 ]
+}
+
 @test "--speed real keeps the recorded times, and --for ends it" {
   before=${EPOCHREALTIME/[.,]/}
   replay binance "$SEED7" --speed real --for 1s >"$OUT/1"

@@ -72,12 +72,7 @@ bool put(BroadcastWriter<>& writer) {
 class Number {
 public:
     Number(int ring_fd, std::uint32_t owner) : owner(owner), fd_(open(("/proc/self/fd/" + std::to_string(ring_fd)).c_str(), O_RDWR)) {
-        struct flock lock {};
-        lock.l_type = F_WRLCK;
-        lock.l_whence = SEEK_SET;
-        lock.l_start = LockedPeers::FIRST_BYTE + static_cast<off_t>(owner);
-        lock.l_len = 1;
-        EXPECT(fd_ >= 0 && fcntl(fd_, F_OFD_SETLK, &lock) == 0);
+        EXPECT(fd_ >= 0 && peers().take(owner));
     }
     ~Number() { close(fd_); }
     Number(const Number&) = delete;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 
@@ -18,6 +19,7 @@ from lob.trace import open_stage_trace
 from lob_publish._native import Pump, trace_to
 from lob_publish.settings import Settings
 from lob_publish.sinks import Place, ReaderLeft, Sink, SinkFailed, make_sinks
+from lob_publish.workers import Workers
 
 TOOL = "lob-publish"
 WHO = "publish"  # our name in the book ring: a successor goes on where we stood
@@ -33,8 +35,14 @@ HOLE_MAX = 1 << 20  # a hole in the public ring is told as a hole, whatever its 
 def run(settings: Settings) -> int:
     """Exit code. Raises RingError kinds and click.UsageError before anything was published."""
     sinks = make_sinks(settings.to)
+    if settings.workers and not any(sink.is_text for sink in sinks):
+        raise click.UsageError("--workers write NDJSON: give --to ndjson:- or ndjson:FILE")
+    cores = os.sched_getaffinity(0)
     stage = Stage(TOOL, settings.common, writes=False)
-    publisher = Publisher(stage, settings, sinks)
+    workers = None
+    if settings.workers:  # beside the core of --cpu, where there are others
+        workers = Workers(settings.workers, cores - {settings.common.cpu} or cores, stage.wait, stage.say)
+    publisher = Publisher(stage, settings, sinks, workers)
     try:
         return publisher.run()
     finally:
@@ -42,8 +50,9 @@ def run(settings: Settings) -> int:
 
 
 class Publisher:
-    def __init__(self, stage: Stage, settings: Settings, sinks: list[Sink]) -> None:
+    def __init__(self, stage: Stage, settings: Settings, sinks: list[Sink], workers: Workers | None) -> None:
         self._stage = stage
+        self._workers = workers
         self._settings = settings
         self._sinks = sinks
         self._all_sinks = list(sinks)
@@ -76,6 +85,8 @@ class Publisher:
         for sink in list(self._sinks):
             self._guard(sink, lambda sink: sink.join(pump, source))
             resumed = resumed or (sink.ring is not None and sink.ring.taken_over)
+        if self._workers is not None:
+            self._workers.start(pump, source)
         self._learn(source, resumed)
         stage.on_reattach = self._on_reattach
         stage.status_with(self._status)
@@ -87,6 +98,9 @@ class Publisher:
         if not self._sinks and self._failed:
             stage.say("no sink is left")
             stage.exit_code = 1
+        if self._workers is not None:
+            self._workers.close()
+            pump.flush()  # what they have done until now need not come again
         unsent = self._pump.pending
         self.close_sinks(ended=stage.exit_code == 0)
         if unsent:  # a record was read that a sink has not: our successor begins at what was released
@@ -95,7 +109,7 @@ class Publisher:
 
     def _open_sinks(self, instance: str, *, named: bool) -> None:
         common = self._settings.common
-        place = Place(instance, named, self._settings.ring_bytes, common.shm_group, self._stage.memory)
+        place = Place(instance, named, self._settings.ring_bytes, common.shm_group, self._stage.memory, self._workers)
         for sink in list(self._sinks):
             self._guard(sink, lambda sink: sink.open(place))
             if sink.ring is not None:
@@ -135,6 +149,8 @@ class Publisher:
 
     def _turn(self) -> None:
         self._tick()
+        if self._workers is not None:
+            self._workers.tick()
         self._look_for_silence()
         self._pump_once()
 
@@ -256,6 +272,8 @@ class Publisher:
         self._silenced = []
         self._pump.await_nothing()
         self._pump.set_reader(self._source.reader)
+        if self._workers is not None:
+            self._workers.reattach(self._source)
         self._pump.skip_numbers(1)
         self._say_status(self._in_state(BookState.LIVE), BookState.STALE, Reason.RESTARTED)
         for sink in list(self._sinks):
@@ -271,10 +289,13 @@ class Publisher:
             if not (self._pump.pending or (self._stage.input_ended and not self._pump.drained)):
                 return
             self._turn()
-            if self._pump.records != seen:
-                seen, patience_ends = self._pump.records, time.monotonic() + patience_s
+            progress = self._pump.records + (self._workers.done if self._workers is not None else 0)
+            if progress != seen:
+                seen, patience_ends = progress, time.monotonic() + patience_s
 
     def close_sinks(self, *, ended: bool) -> None:
+        if self._workers is not None:
+            self._workers.close()
         while self._sinks:
             self._close_sink(self._sinks.pop(), ended=ended)
 
@@ -284,7 +305,11 @@ class Publisher:
         sink.close(ended=ended)
 
     def _status(self) -> str:
-        return f"{self._pump.records} records to {len(self._sinks)} sinks, {self._lost} lost"
+        return f"{self._pump.records} records to {len(self._sinks)} sinks, {self._all_lost} lost"
+
+    @property
+    def _all_lost(self) -> int:
+        return self._lost + (self._workers.lost if self._workers is not None else 0)
 
     def _totals(self) -> str:
         parts = [f"{self._pump.records} records"]
@@ -292,7 +317,7 @@ class Publisher:
             drops = f" ({sink.counts.drops} dropped)" if sink.counts.drops else ""
             if sink.counts.messages or drops:
                 parts.append(f"{sink.uri} {sink.counts.messages} messages, {sink.counts.bytes} bytes{drops}")
-        parts.append(f"lost {self._lost}")
+        parts.append(f"lost {self._all_lost}")
         if self._pump.refused:
             parts.append(f"{self._pump.refused} of versions never announced")
         return "; ".join(parts)

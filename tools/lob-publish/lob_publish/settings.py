@@ -14,3 +14,4 @@ class Settings:
     common: Common
     to: tuple[str, ...]  # URIs; never empty
     ring_bytes: int  # of a public ring
+    workers: int = 0  # processes that format and write text; 0: this one does

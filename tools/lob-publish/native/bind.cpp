@@ -1,6 +1,7 @@
 // bind.cpp - what Python may call of the pump; nothing is decided here.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
 #include "pump.hpp"
 #include "tops_rows.hpp"
@@ -8,9 +9,12 @@
 namespace nb = nanobind;
 using namespace nb::literals;
 using namespace lob;
+using publish::Desk;
 using publish::Pump;
 using publish::TextSink;
 using publish::Turn;
+using publish::Worker;
+using publish::WorkTurn;
 
 namespace {
 
@@ -61,6 +65,40 @@ NB_MODULE(_native, m) {
             },
             "(lines written, bytes written, lines dropped, errno of the write that failed or 0).");
 
+    m.attr("WORKERS_MAX") = publish::WORKERS_MAX;
+    m.attr("PARTS_MAX") = publish::PARTS_MAX;
+    nb::class_<Desk>(m, "Desk")
+        .def(nb::init<int, Segment&>(), "fd"_a, "ring"_a, nb::keep_alive<1, 3>())
+        .def("set_ring", &Desk::set_ring, "ring"_a, nb::keep_alive<1, 2>())
+        .def("stop", &Desk::stop, "Workers end when nothing is left.")
+        .def("close_part", &Desk::close_part, "part"_a)
+        .def(
+            "counts",
+            [](const Desk& d, std::uint32_t part) {
+                const auto counts = d.counts(part);
+                return nb::make_tuple(counts.lines, counts.bytes, counts.dropped, counts.error);
+            },
+            "part"_a, "(lines written, bytes written, lines dropped, errno of the first write that failed or 0) of all workers.")
+        .def("batches", &Desk::batches, "worker"_a, "How many it has done.")
+        .def_prop_ro("done", &Desk::done, "Batches done, without a gap from the first.")
+        .def_prop_ro("lost", &Desk::lost, "Records that were overwritten before a worker had read them.");
+    nb::class_<Worker>(m, "Worker")
+        .def(nb::init<int, std::uint32_t, Segment&, std::vector<int>, int>(), "fd"_a, "number"_a, "ring"_a, "fds"_a, "stdout_part"_a,
+             nb::keep_alive<1, 4>())
+        .def("set_ring", &Worker::set_ring, "ring"_a, nb::keep_alive<1, 2>())
+        .def(
+            "run",
+            [](Worker& w, const std::string& wait, int max_ms) {
+                const WaitMode mode = wait_mode(wait);
+                WorkTurn turn;
+                {
+                    nb::gil_scoped_release release;
+                    turn = w.run(mode, max_ms);
+                }
+                return turn == WorkTurn::stop ? "stop" : turn == WorkTurn::ring ? "ring" : "time";
+            },
+            "wait"_a, "max_ms"_a, "time, ring or stop: why it came back.");
+
     nb::class_<Pump>(m, "Pump")
         .def(nb::init<BroadcastReader<>&>(), "reader"_a, nb::keep_alive<1, 2>())
         .def("set_reader", &Pump::set_reader, "reader"_a, nb::keep_alive<1, 2>())
@@ -75,6 +113,7 @@ NB_MODULE(_native, m) {
             "index"_a, "(records, bytes, records too large) of a public ring.")
         .def("add_text", &Pump::add_text, "sink"_a, nb::keep_alive<1, 2>())
         .def("remove_text", &Pump::remove_text, "index"_a)
+        .def("set_desk", &Pump::set_desk, "desk"_a, nb::keep_alive<1, 2>())
         .def("inject", [](Pump& p, nb::bytes record) { with_record(record, [&](auto& r) { p.inject(r); }); }, "record"_a)
         .def("learn", [](Pump& p, nb::bytes record) { with_record(record, [&](auto& r) { p.learn(r); }); }, "record"_a)
         .def("skip_numbers", &Pump::skip_numbers, "count"_a)

@@ -22,6 +22,7 @@
 #include "text_sink.hpp"
 #include "tops.hpp"
 #include "trace.hpp"
+#include "work.hpp"
 
 namespace lob::publish {
 
@@ -60,6 +61,8 @@ public:
         return texts_.size() - 1;
     }
     void remove_text(std::size_t index) { texts_.at(index) = nullptr; }
+    // Every record to the workers of this desk.
+    void set_desk(Desk& desk) { desk_ = &desk; }
 
     // -- the work -----------------------------------------------------------------------------------------------
 
@@ -82,6 +85,7 @@ public:
         if (ndjson_.knows(record)) return;
         ndjson_.learn(record);
         remember(record);
+        if (desk_ != nullptr) desk_->announce(record);
         tops_.apply(record);
     }
     // Leaves a hole of `count` in the numbers of the public rings: their readers learn that records are missing.
@@ -106,15 +110,18 @@ public:
         bool waited = false;
         for (std::uint32_t turn = 1;; ++turn) {
             if (!deliver_waiting()) return block(wait, stint.left_ns());
+            if (desk_ != nullptr && !desk_->room()) return wait_for_workers(wait, stint.left_ns());
             if ((waited || turn % Stint::RECORDS_PER_LOOK == 0) && stint.over(beat)) return come_back(Turn::time);
             waited = false;
             if (unreleased_bytes_ >= RELEASE_BYTES) flush();
+            record_begin_ = reader_->position();
             const Read read = reader_->read(words_);
             if (read == Read::lapped) continue;
             if (read == Read::empty) {
                 flush();
                 const std::int64_t wait_ns = std::min(stint.left_ns(), idle_ms * MS);
-                if (wait_ns <= 0 || !reader_->wait(wait, wait_ns)) return Turn::idle;
+                const auto news = [&] { return desk_ != nullptr && desk_->news(); };
+                if (wait_ns <= 0 || !reader_->wait(wait, wait_ns, news)) return Turn::idle;
                 waited = true;
                 continue;
             }
@@ -133,6 +140,11 @@ public:
     void flush() {
         for (TextSink* sink : texts_)
             if (sink != nullptr) sink->flush();
+        if (desk_ != nullptr) {
+            desk_->flush();
+            const auto [position, seq] = desk_->needed();
+            reader_->hold(position, seq);
+        }
         commit_all();
         // The record held back has been read, but is in no sink yet: upstream keeps it until it is.
         if (held_) return;
@@ -147,7 +159,7 @@ public:
         return lost;
     }
     // Whether a record was read or made that is not in every sink yet.
-    bool pending() const { return held_ || !injected_.empty(); }
+    bool pending() const { return held_ || !injected_.empty() || (desk_ != nullptr && !desk_->idle()); }
     bool drained() const { return !pending() && reader_->drained(); }
     std::uint64_t records() const { return records_; }
     std::uint64_t refused() const { return ndjson_.refused(); }
@@ -214,7 +226,12 @@ private:
             } else if (static_cast<RecordType>(record.type) == RecordType::instrument) {
                 ndjson_.learn(record);
             }
-            if (static_cast<RecordType>(record.type) == RecordType::instrument) remember(record);
+            if (static_cast<RecordType>(record.type) == RecordType::instrument) {
+                remember(record);
+                if (desk_ != nullptr) desk_->announce(record);
+            }
+            if (desk_ != nullptr && source_seq != 0) desk_->add(record_begin_, reader_->position(), source_seq, record.epoch);
+            if (desk_ != nullptr && source_seq == 0) desk_->add_record(record);
             tops_.apply(record);
             if (record.origin_ns != 0) record.stage_ns[3] = stage_stamp(record.origin_ns, mono_ns());
             if (source_seq != 0) measure(Stage::publish, record);
@@ -271,6 +288,14 @@ private:
         return Turn::blocked;
     }
 
+    // The ring is held up by batches that are not done.
+    Turn wait_for_workers(WaitMode wait, std::int64_t left_ns) {
+        flush();
+        const std::int64_t wait_ns = std::min(left_ns, WAIT_NS);
+        if (wait_ns > 0 && !desk_->room()) desk_->wait_news(wait, wait_ns);
+        return Turn::blocked;
+    }
+
     void remember(const RecordHeader& record) {
         const auto* words = reinterpret_cast<const std::uint64_t*>(&record);
         std::vector<std::uint64_t> copy(words, words + record.size_bytes / 8);
@@ -309,10 +334,12 @@ private:
     std::vector<std::uint64_t> words_;  // the record that was read last
     bool held_ = false;                 // ... is not in every sink yet
     std::size_t step_ = 0;
+    std::uint64_t record_begin_ = 0;  // where it was read, with the pad before it
     std::uint64_t record_seq_ = 0;  // its number upstream: writers put their own into the record
     std::deque<std::vector<std::uint64_t>> injected_;
     std::size_t injected_step_ = 0;
     std::vector<TextSink*> texts_;  // null: removed
+    Desk* desk_ = nullptr;
     Ndjson ndjson_;
     TextBuffer text_, injected_text_;  // the line of the record that is being delivered, until every sink has it
     Tops tops_;

@@ -231,19 +231,8 @@ private:
     }
 
     std::string_view lost_line() {
-        struct {
-            RecordHeader header;
-            LostBody body;
-        } lost{};
-        lost.header.size_bytes = sizeof lost;
-        lost.header.type = static_cast<std::uint16_t>(RecordType::lost);
-        lost.header.instrument = NO_INSTRUMENT;
-        lost.header.connection = NO_CONNECTION;
-        lost.body.count = hole_;
-        lost.body.scope = static_cast<std::uint8_t>(Scope::all);
-        lost.body.reason = static_cast<std::uint8_t>(Reason::lost);
         lost_text_.clear();
-        lost_ndjson_.format(lost.header, lost_text_);
+        format_lost(lost_ndjson_, hole_, lost_text_);
         return lost_text_.view();
     }
 

@@ -1,4 +1,5 @@
-"""NDJSON on stdout or into a file, formatted and written natively by a thread of its own (native/text_sink.hpp).
+"""NDJSON on stdout or into a file, formatted and written natively: by a thread of its own (native/text_sink.hpp), or by
+worker processes, a file each (native/work.hpp).
 
 Under the policy `drop` lines that find its buffers full are dropped, counted, and a `lost` line says so in their place;
 under `wait` the whole stage waits.
@@ -11,10 +12,12 @@ import os
 import select
 import stat
 import time
+from pathlib import Path
 
 from lob.rings import InputRing
 from lob_publish._native import Pump, TextSink
 from lob_publish.sinks.sink import Place, ReaderLeft, Sink, SinkFailed
+from lob_publish.workers import Workers
 
 PATIENCE_S = 10.0  # a reader that takes nothing for so long is given up at the end
 HINTS = {
@@ -26,6 +29,8 @@ HINTS = {
 
 
 class NdjsonSink(Sink):
+    is_text = True
+
     def __init__(self, uri: str, rest: str) -> None:
         super().__init__(uri)
         if not rest:
@@ -36,6 +41,8 @@ class NdjsonSink(Sink):
         self._text: TextSink | None = None
         self._pump: Pump | None = None
         self._index = -1
+        self._workers: Workers | None = None
+        self._part = -1
         self._poll = select.poll()
 
     def open(self, place: Place) -> None:
@@ -43,16 +50,31 @@ class NdjsonSink(Sink):
             self._fd = 1
             if stat.S_ISFIFO(os.fstat(1).st_mode) or stat.S_ISSOCK(os.fstat(1).st_mode):
                 self._poll.register(1, select.POLLERR | select.POLLHUP)
-        else:
-            try:
-                flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (os.O_APPEND if place.named else os.O_TRUNC)
-                self._fd = os.open(self._path, flags, 0o644)
-                if place.named:
-                    cut_torn_line(self._fd)
-            except OSError as error:
-                raise SinkFailed(self._sentence(error)) from None
+        try:
+            if place.workers is not None:
+                self._open_parts(place.workers, named=place.named)
+            elif not self.uses_stdout:
+                self._fd = open_file(self._path, named=place.named)
+        except OSError as error:
+            raise SinkFailed(self._sentence(error)) from None
+
+    def _open_parts(self, workers: Workers, *, named: bool) -> None:
+        fds = [1] * workers.count
+        if not self.uses_stdout:
+            path = Path(self._path)
+            if path.exists() and not path.is_file():
+                raise SinkFailed(f"{self.uri}: no file; with --workers each writes a file of its own beside that name")
+            parts = [path.with_name(f"{path.stem}.{number}{path.suffix}") for number in range(1, workers.count + 1)]
+            fds = [open_file(part, named=named) for part in parts]
+        try:
+            self._part = workers.add_part(fds, stdout=self.uses_stdout)
+        except ValueError as error:
+            raise SinkFailed(f"{self.uri}: {error}") from None
+        self._workers = workers
 
     def join(self, pump: Pump, source: InputRing) -> None:
+        if self._workers is not None:
+            return
         if self._text is None:
             self._text, self._pump = TextSink(self._fd), pump
             self._index = pump.add_text(self._text)
@@ -67,10 +89,14 @@ class NdjsonSink(Sink):
             raise SinkFailed(self._sentence(OSError(error, os.strerror(error))))
 
     def _count(self) -> int:
-        """What the writer tells; the number of its error or 0."""
-        if self._text is None:
+        """What the writer tells, or the workers; the number of its error or 0."""
+        if self._workers is not None:
+            counts = self._workers.counts(self._part)
+        elif self._text is not None:
+            counts = self._text.counts()
+        else:
             return 0
-        self.counts.messages, self.counts.bytes, self.counts.drops, error = self._text.counts()
+        self.counts.messages, self.counts.bytes, self.counts.drops, error = counts
         return error
 
     def _sentence(self, error: OSError) -> str:
@@ -83,6 +109,8 @@ class NdjsonSink(Sink):
 
     def close(self, *, ended: bool) -> None:
         """What waits is still written, as long as that goes on."""
+        if self._workers is not None:
+            self._workers.close_part(self._part)  # its files are the workers' to the end
         if self._pump is not None:
             self._pump.remove_text(self._index)
         if self._finish() and self._fd > 1:
@@ -103,6 +131,14 @@ class NdjsonSink(Sink):
             if time.monotonic() >= patience_ends or (self.uses_stdout and self._poll.poll(0)):
                 return False
         return True
+
+
+def open_file(path: str | Path, *, named: bool) -> int:
+    """Made anew in a pipe, appended to with --in. Raises OSError."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (os.O_APPEND if named else os.O_TRUNC), 0o644)
+    if named:
+        cut_torn_line(fd)
+    return fd
 
 
 def cut_torn_line(fd: int) -> None:

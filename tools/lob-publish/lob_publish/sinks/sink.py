@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from lob.memory import RingMemory
 from lob.rings import InputRing, OutputRing
 from lob_publish._native import Pump
+from lob_publish.workers import Workers
 
 
 class SinkFailed(Exception):
@@ -34,6 +35,7 @@ class Place:
     ring_bytes: int
     group: str | None
     memory: RingMemory
+    workers: Workers | None = None  # who write the text, if not we
 
 
 class Sink:
@@ -43,6 +45,7 @@ class Sink:
     `tick` at least every `tick_ms`, `flush` and `close`. All may raise SinkFailed.
     """
 
+    is_text = False  # workers can write it
     uses_stdout = False
     tick_ms = 50
 
