@@ -15,7 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := shared/lob $(wildcard tools/*/lob_*)
 NATIVE := $(wildcard shared/native/* tools/*/native/*) CMakeLists.txt pyproject.toml
-RINGS := $(wildcard shared/native/*.hpp)
+RINGS := $(wildcard shared/native/*.hpp) $(wildcard tools/lob-publish/native/*.hpp)
 # Two makes at once take turns.
 LOCKED := mkdir -p build; $(if $(shell command -v flock),flock -o build/.lock)
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input

@@ -10,6 +10,7 @@
 //   30-39  a reader's slot: taken, seq, position, the wake-up           (spsc.hpp, broadcast.hpp)
 //   40-59  queue states                                                 (fixed_queue.hpp)
 //   60-69  take-over                                                    (ring.hpp)
+//   70-79  a worker's claim, journal and writes                         (lob-publish's work.hpp; tests/native/work_deaths.cpp)
 #pragma once
 
 #if defined(LOB_FAIL_POINTS)

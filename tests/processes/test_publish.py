@@ -183,9 +183,13 @@ def long_and_short(levels: int, count: int) -> Iterator[bytes]:
         yield build(RecordType.DIFF, {"last_seq": n}, bids=side[:1], instrument=0, version=1)
 
 
-def test_reader_that_stands_still_is_told_how_many_lines_it_missed_and_where(instance):
-    """A live feed: 16 MiB wait for it, then lines are dropped, whole ones; also lines longer than a buffer."""
-    with made_ring(instance, policy="drop", capacity_bytes=1 << 26) as ring, piped(ring) as process:
+def test_reader_that_stands_still_is_told_how_many_lines_it_missed_and_where(instance, tmp_path):
+    """A live feed: 16 MiB wait for it, then lines are dropped, whole ones; also lines longer than a buffer.
+
+    A file beside it gets them all.
+    """
+    arguments = ["--to", "ndjson:-", "--to", f"ndjson:{tmp_path}/all.ndjson"]
+    with made_ring(instance, policy="drop", capacity_bytes=1 << 26) as ring, piped(ring, *arguments) as process:
         until(lambda: attached(ring), "the reader", ring)
         made = BookStream(ring.writer.write, seed=20, instruments=1)
         made.begin()
@@ -208,6 +212,8 @@ def test_reader_that_stands_still_is_told_how_many_lines_it_missed_and_where(ins
                 assert line["seq"] == expected
                 expected += 1
         assert expected == ring.writer.next_seq and lines[-1]["type"] == "status"
+        every = (tmp_path / "all.ndjson").read_bytes().splitlines()
+        assert [orjson.loads(line)["seq"] for line in every] == list(range(1, expected))
         assert dropped > 100
         assert process.returncode == 0
         assert f"({dropped} dropped)" in (process.stderr.read().decode() if process.stderr else "")

@@ -81,10 +81,13 @@ struct Work {
             const Progress& last = now();
             Progress& half = halves[next & 1];
             half.offset.store(offset, std::memory_order_relaxed);
+            LOB_FAIL_POINT(70);
             half.seq.store(seq, std::memory_order_relaxed);
             half.lines.store(last.lines.load(std::memory_order_relaxed) + lines, std::memory_order_relaxed);
             half.bytes.store(last.bytes.load(std::memory_order_relaxed) + bytes, std::memory_order_relaxed);
+            LOB_FAIL_POINT(70);
             turn.store(next, std::memory_order_release);
+            LOB_FAIL_POINT(71);
         }
     };
     struct alignas(128) Place {
@@ -325,7 +328,9 @@ public:
                     return WorkTurn::ring;
                 asked_ = false;
                 do_batch(*current_);
+                LOB_FAIL_POINT(74);
                 work_->claim_of(current_->number).store(current_->number << 8 | Work::DONE, std::memory_order_release);  // K2
+                LOB_FAIL_POINT(75);
                 place_.batches.fetch_add(1, std::memory_order_relaxed);
                 current_.reset();
                 wake_if_asleep<DefaultAtomics>(ring_->header().reader_sleep);  // where the parent waits
@@ -343,6 +348,11 @@ public:
 private:
     static constexpr std::size_t PIECE_BYTES = 256 << 10;
     static constexpr std::size_t EPOCHS_KEPT = 4;
+#if defined(LOB_FAIL_POINTS)
+    static constexpr std::size_t WRITE_MAX_BYTES = 1000;  // a death between two of them leaves half a line
+#else
+    static constexpr std::size_t WRITE_MAX_BYTES = 1 << 30;
+#endif
 
     struct Line {
         std::size_t end;  // in text_
@@ -362,11 +372,13 @@ private:
         auto& word = work_->claim_of(batch.number);
         if (word.load(std::memory_order_relaxed) != nobody) return;
         place_.batch = batch;
+        LOB_FAIL_POINT(72);
         for (std::size_t i = 0; i < fds_.size(); ++i) {
             auto& part = place_.parts[i];
             part.advance(part.now().offset.load(std::memory_order_relaxed), batch.is_record != 0 ? 0 : batch.range.first_seq - 1, 0, 0);
         }
         if (word.compare_exchange_strong(nobody, batch.number << 8 | number_, std::memory_order_release)) current_ = batch;  // K1
+        LOB_FAIL_POINT(73);
     }
 
     void do_batch(const Batch& batch) {
@@ -428,7 +440,9 @@ private:
         const std::size_t begin = first == 0 ? 0 : lines_[first - 1].end;
         if (is_stdout(index)) return put_stdout(index, first, begin);
         for (std::size_t at = begin; at < text_.size();) {
-            const ssize_t count = pwrite(fds_[index], text_.view().data() + at, text_.size() - at, static_cast<off_t>(offset + at - begin));
+            const std::size_t most = std::min(text_.size() - at, WRITE_MAX_BYTES);
+            const ssize_t count = pwrite(fds_[index], text_.view().data() + at, most, static_cast<off_t>(offset + at - begin));
+            LOB_FAIL_POINT(76);
             if (count < 0) {
                 set_error(index);
                 cut(index);
@@ -449,6 +463,7 @@ private:
             const std::size_t bytes = lines_[next - 1].end - begin;
             if (bytes > PIPE_BUF) work_->torn.store(1);
             written = write_all(index, text_.view().substr(begin, bytes));
+            LOB_FAIL_POINT(77);
             if (!written) break;
             work_->torn.store(0);
             place_.parts[index].advance(0, lines_[next - 1].seq, next - first, bytes);
