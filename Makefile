@@ -123,7 +123,7 @@ e2e: build ## bats: the five commands, joined as a user joins them
 	mv $(REPORTS)/report.xml $(REPORTS)/e2e.xml
 	exit $$code
 
-# The rings in C++ alone, at full speed, for about 3 seconds.
+# The rings in C++ alone, at full speed, and processes that die in them: about 15 seconds.
 native: build $(NATIVE_TESTS:%=build/native/%)
 	@mkdir -p $(REPORTS)
 	for test in $(NATIVE_TESTS); do build/native/$$test; done | tee $(REPORTS)/native.log | grep -v '^ok ' || true

@@ -53,6 +53,19 @@ void at_the_limit_nothing_is_given_and_it_is_counted() {
     for (Order* order : all) cache.give(order);
 }
 
+void small_batches_leave_less_in_the_hand_of_another_thread() {
+    Pool<Order, 4> pool(10);
+    Pool<Order, 4>::Cache takes(pool), gives(pool);
+    std::vector<Order*> all;
+    while (Order* order = takes.take(1u)) all.push_back(order);
+    EXPECT(all.size() == 10 && pool.counters().refills == 3);
+    for (std::size_t i = 0; i < 7; ++i) gives.give(all[i]);
+    EXPECT(takes.take(2u) == nullptr);  // seven are in the other's cache
+    gives.give(all[7]);
+    for (int i = 0; i < 4; ++i) EXPECT((all[i] = takes.take(2u)) != nullptr);  // and now four of them are not
+    for (const std::size_t i : {0, 1, 2, 3, 8, 9}) takes.give(all[i]);
+}
+
 void counters_are_exact_when_all_caches_are_gone() {
     Pool<Order> pool(960);
     for (int round = 0; round < 10; ++round) {
@@ -118,6 +131,7 @@ struct Test {
 constexpr Test TESTS[] = {
     TEST(objects_are_made_and_ended_and_handed_out_again),
     TEST(at_the_limit_nothing_is_given_and_it_is_counted),
+    TEST(small_batches_leave_less_in_the_hand_of_another_thread),
     TEST(counters_are_exact_when_all_caches_are_gone),
     TEST(no_object_is_ever_in_two_hands),
 };
