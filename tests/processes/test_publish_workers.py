@@ -16,8 +16,9 @@ import pytest
 from test_publish import Collector, attached, ended, piped, publishing, released, tell_instruments, until, write_all
 
 from book_stream import BookStream, made_ring, unique_instance
+from lob.names import list_rings
 from lob.records import BookState, RecordType, build
-from lob.rings import RingState, list_rings, unlink
+from lob.segments import RingState, unlink
 from lob.trace import list_traces
 
 

@@ -93,6 +93,7 @@ class Publisher:
         while stage.running() and self._sinks:
             self._turn()
         self._drain()
+        self._say_lost()
         for sink in list(self._sinks):
             self._guard(sink, lambda sink: sink.flush())
         if not self._sinks and self._failed:
@@ -182,6 +183,10 @@ class Publisher:
             self._ask()
         if self._lost_unsaid and now >= self._next_say:
             self._next_say = now + SAY_S
+            self._say_lost()
+
+    def _say_lost(self) -> None:
+        if self._lost_unsaid:
             self._stage.say(
                 f"{self._source.name}: lapped, {self._lost_unsaid} records lost; books are stale until their next "
                 "refresh; give lob-book a larger --ring-bytes, or this process a core of its own (--cpu)"

@@ -8,8 +8,9 @@ import sys
 from contextlib import suppress
 
 from lob import _native
+from lob.errors import RingError
 from lob.options import say
-from lob.rings import RingError, open_segment
+from lob.segments import open_segment
 from lob_publish._native import Worker
 
 TURN_MS = 1000

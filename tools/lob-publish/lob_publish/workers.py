@@ -9,7 +9,8 @@ import sys
 import time
 from collections.abc import Callable, Set
 
-from lob.rings import InputRing, RingError
+from lob.errors import RingError
+from lob.rings import InputRing
 from lob_publish._native import PARTS_MAX, Desk, Pump
 
 DEATHS_MAX = 3  # of one worker in so many seconds, without a batch done in between: nothing helps
