@@ -45,7 +45,6 @@ class Workers:
         self._workers = [Worker(number) for number in range(1, count + 1)]
         self._desk: Desk | None = None
         self._ring = ""
-        self._lost_unsaid = 0
         self._lost_said = 0
         self._next_say = 0.0
 
