@@ -31,7 +31,7 @@ def instance() -> Iterator[str]:
 
 
 def workers_of(process: subprocess.Popen[bytes]) -> list[int]:
-    """Pids of its workers; those that are ready: they ignore SIGTERM."""
+    """Pids of its workers; those that are at work: they have their name then."""
     try:
         pids = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     except FileNotFoundError:
@@ -42,10 +42,7 @@ def workers_of(process: subprocess.Popen[bytes]) -> list[int]:
             status = Path(f"/proc/{pid}/status").read_text()
         except FileNotFoundError:
             continue
-        if "State:\tZ" in status:
-            continue
-        ignored = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigIgn"))
-        if ignored >> (signal.SIGTERM - 1) & 1:
+        if status.startswith("Name:\tlob-worker-") and "State:\tZ" not in status:
             found.append(pid)
     return found
 

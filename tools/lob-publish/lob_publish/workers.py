@@ -14,7 +14,7 @@ from lob.rings import InputRing
 from lob_publish._native import PARTS_MAX, Desk, Pump
 
 DEATHS_MAX = 3  # of one worker in so many seconds, without a batch done in between: nothing helps
-DEATHS_S = 5.0
+DEATHS_S = 10.0
 SAY_S = 1.0  # at most one line a second about losses
 END_S = 2.0  # a worker that was told to end and does not (its disk or reader stands still) is killed
 

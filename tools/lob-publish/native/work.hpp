@@ -112,7 +112,8 @@ static_assert((sizeof(RecordHeader) + sizeof(InstrumentBody)) % 8 == 0 && sizeof
 class WorkMemory {
 public:
     WorkMemory(int fd, std::uint32_t owner) : fd_(open(("/proc/self/fd/" + std::to_string(fd)).c_str(), O_RDWR | O_CLOEXEC)) {
-        if (fd_ < 0 || ftruncate(fd_, sizeof(Work)) != 0 || !peers().take(owner)) fail("cannot be opened");
+        const bool makes = owner == DESK_OWNER;
+        if (fd_ < 0 || (makes && ftruncate(fd_, sizeof(Work)) != 0) || !peers().take(owner)) fail("cannot be opened");
         void* memory = mmap(nullptr, sizeof(Work), PROT_READ | PROT_WRITE, MAP_SHARED, fd_, 0);
         if (memory == MAP_FAILED) fail("cannot be mapped");
         work_ = static_cast<Work*>(memory);
@@ -312,6 +313,7 @@ public:
         const Batch& left = place_.batch;
         if (left.number != 0 && work_->claim_of(left.number).load(std::memory_order_acquire) == (left.number << 8 | number_))
             current_ = left;
+        prctl(PR_SET_NAME, ("lob-worker-" + std::to_string(number_)).c_str());  // for ps and top: it is at work
     }
 
     void set_ring(Segment& ring) {
