@@ -268,6 +268,25 @@ def test_public_ring_has_every_record_with_its_raw_seq_and_goes_with_the_pipe(in
         assert list_rings(instance) == [ring.name]
 
 
+def test_record_too_large_for_the_public_ring_is_said_at_once_and_at_the_end(instance):
+    arguments = ["--to", "shm:", "--ring-bytes", "16K"]
+    with made_ring(instance, policy="wait", capacity_bytes=1 << 20) as ring, piped(ring, *arguments) as process:
+        until(lambda: attached(ring), "the reader", ring)
+        made = BookStream(ring.writer.write, seed=21, instruments=1)
+        made.begin()
+        for record in long_and_short(200, 3):  # a snapshot has 6 KiB
+            ring.writer.write(record)
+        until(lambda: select.select([process.stderr], [], [], 0)[0] != [], "a sentence on stderr", ring)
+        first = process.stderr.readline().decode()
+        assert f"shm:/lob.{instance}.public: " in first and "records are larger than a quarter of the ring" in first
+        assert "give a larger --ring-bytes\n" in first  # a ring of a pipe is made anew anyhow
+        ring.writer.set_state(int(RingState.CLOSED))
+        _, err = ended(process, ring)
+        assert process.returncode == 0
+        said = [int(line.split()[2]) for line in (first + err).splitlines() if "larger than a quarter" in line]
+        assert sum(said) == 3 and "(3 dropped)" in err
+
+
 def test_public_ring_that_waits_loses_nothing_to_a_slow_registered_reader(instance):
     public = f"/lob.{instance}.public"
     arguments = ["--to", f"shm:{public}?policy=wait", "--ring-bytes", "16K"]

@@ -27,6 +27,7 @@ TICK_S = 0.02
 DRAIN_PATIENCE_S = 10.0
 STOP_PATIENCE_S = 1.0  # with --in: what a blocked sink has not is kept upstream for our successor
 SAY_S = 1.0  # at most one line a second about losses
+COMPLAIN_S = 10.0  # ... and one in ten seconds about what a sink leaves out: it stays so until somebody restarts us
 LOOK_S = 1.0  # how often the manifest is looked at for instruments that the stream did not announce to us
 ASK_S = 1.0  # ... and one round of requests: who is lapped again and again must not make the flood larger
 HOLE_MAX = 1 << 20  # a hole in the public ring is told as a hole, whatever its size
@@ -60,6 +61,7 @@ class Publisher:
         self._lost = 0
         self._lost_unsaid = 0
         self._next_say = 0.0
+        self._next_complaint = 0.0
         self._next_tick = 0.0
         self._unasked: list[int] = []  # instruments of which we want a snapshot sooner than its turn comes
         self._next_ask = 0.0
@@ -93,7 +95,7 @@ class Publisher:
         while stage.running() and self._sinks:
             self._turn()
         self._drain()
-        self._say_lost()
+        self._say_lost()  # also what came too late for a tick
         for sink in list(self._sinks):
             self._guard(sink, lambda sink: sink.flush())
         if not self._sinks and self._failed:
@@ -181,17 +183,26 @@ class Publisher:
         if self._unasked and now >= self._next_ask:
             self._next_ask = now + ASK_S
             self._ask()
-        if self._lost_unsaid and now >= self._next_say:
-            self._next_say = now + SAY_S
+        if now >= self._next_say:
             self._say_lost()
+        if now >= self._next_complaint:
+            for sink in self._sinks:
+                self._say_complaint(sink)
 
     def _say_lost(self) -> None:
-        if self._lost_unsaid:
-            self._stage.say(
-                f"{self._source.name}: lapped, {self._lost_unsaid} records lost; books are stale until their next "
-                "refresh; give lob-book a larger --ring-bytes, or this process a core of its own (--cpu)"
-            )
-            self._lost_unsaid = 0
+        if not self._lost_unsaid:
+            return
+        self._next_say = time.monotonic() + SAY_S
+        self._stage.say(
+            f"{self._source.name}: lapped, {self._lost_unsaid} records lost; books are stale until their next "
+            "refresh; give lob-book a larger --ring-bytes, or this process a core of its own (--cpu)"
+        )
+        self._lost_unsaid = 0
+
+    def _say_complaint(self, sink: Sink) -> None:
+        if complaint := sink.complaint():
+            self._next_complaint = time.monotonic() + COMPLAIN_S
+            self._stage.say(complaint)
 
     def _guard(self, sink: Sink, call: Callable[[Sink], None]) -> None:
         """Each sink has its own fate: one that fails is named and closed, the others go on."""
@@ -308,6 +319,7 @@ class Publisher:
         if sink.ring is not None and sink.ring in self._stage.outputs:
             self._stage.outputs.remove(sink.ring)
         sink.close(ended=ended)
+        self._say_complaint(sink)
 
     def _status(self) -> str:
         return f"{self._pump.records} records to {len(self._sinks)} sinks, {self._all_lost} lost"

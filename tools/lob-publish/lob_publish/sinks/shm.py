@@ -45,6 +45,7 @@ class ShmSink(Sink):
         self._named = False
         self._instruments_version = 0
         self._next_manifest = 0.0
+        self._drops_told = 0
 
     @property
     def ring(self) -> OutputRing | None:
@@ -100,6 +101,15 @@ class ShmSink(Sink):
         if pump.instruments_version != self._instruments_version and now >= self._next_manifest:
             self._next_manifest = now + MANIFEST_S
             self._write_instruments(ring, pump)
+
+    def complaint(self) -> str:
+        new, self._drops_told = self.counts.drops - self._drops_told, self.counts.drops
+        if not new:
+            return ""
+        return (
+            f"{self.uri}: {new} records are larger than a quarter of the ring and left out, its subscribers miss them; "
+            "give a larger --ring-bytes" + (" and remove the ring first (lob-trace clean)" if self._named else "")
+        )
 
     def _write_instruments(self, ring: OutputRing, pump: Pump) -> None:
         self._instruments_version = pump.instruments_version

@@ -67,6 +67,10 @@ class Sink:
     def tick(self) -> None:
         """Look after itself. Raises ReaderLeft too."""
 
+    def complaint(self) -> str:
+        """What went wrong since the last call without an end of the sink, in one sentence; empty: nothing."""
+        return ""
+
     def flush(self) -> None:
         """Nothing more will be taken: see that all that was is out. Raises ReaderLeft too."""
 
