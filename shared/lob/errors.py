@@ -11,7 +11,7 @@ class NoRing(RingError):
     """No ring of that name."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"no ring named {name}; is the stage before running?")
+        super().__init__(f"no ring named {name}; is the stage that makes it running?")
         self.name = name
 
 
@@ -24,7 +24,9 @@ class RoleTaken(RingError):
 
     def __init__(self, name: str, role: str, pid: int) -> None:
         who = f" (pid {pid})" if pid else ""  # 0: it holds the role and has no segment yet
-        super().__init__(f"{name} has a live {role}{who}; stop it, or choose another --instance")
+        # A reader gains nothing by another name: the name is the ring's.
+        remedy = "choose another --instance" if role == "owner" else "read the ring of a later stage"
+        super().__init__(f"{name} has a live {role}{who}; stop it, or {remedy}")
         self.name, self.pid = name, pid
 
 

@@ -68,7 +68,7 @@ piped() {
 
 @test "a ring that is not there: 1 after --ring-timeout, by its name" {
   for stage in lob-parse lob-book lob-publish; do
-    says 1 "no ring named /lob.$INSTANCE.x; is the stage before running?" "$stage" --in "/lob.$INSTANCE.x" --ring-timeout 100ms
+    says 1 "no ring named /lob.$INSTANCE.x; is the stage that makes it running?" "$stage" --in "/lob.$INSTANCE.x" --ring-timeout 100ms
   done
 }
 

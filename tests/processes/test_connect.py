@@ -302,9 +302,9 @@ def test_error_500_is_tried_again(venue: Running) -> None:
 
 
 def test_symbol_that_the_venue_does_not_list_is_one_sentence_and_exit_2(venue: Running) -> None:
-    with connect(*binance(venue, "btcusdt")) as tool:
+    with connect(*binance(venue, "btcusdt", "NOSUCH")) as tool:
         assert tool.drain() == 2
-        assert "binance does not accept btcusdt" in tool.stderr
+        assert "binance does not accept btcusdt, NOSUCH" in tool.stderr
         assert "did you mean BTCUSDT?" in tool.stderr
 
 

@@ -303,7 +303,7 @@ def test_with_names_stdin_is_not_read_and_stdout_not_written(stages: Stages) -> 
 def test_a_missing_named_ring_is_waited_for_and_then_named(stages: Stages) -> None:
     sink = stages.start("sink", "--in", stages.ring("raw"), "--ring-timeout", "300ms")
     assert stages.ends(sink) == 1
-    assert stages.stderr(sink) == f"sink: no ring named {stages.ring('raw')}; is the stage before running?\n"
+    assert stages.stderr(sink) == f"sink: no ring named {stages.ring('raw')}; is the stage that makes it running?\n"
     assert stages.left() == set()
 
 

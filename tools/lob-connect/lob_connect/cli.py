@@ -99,7 +99,11 @@ class Url(ParamType):
     help="What reads the frames of the WebSocket  [default: native; the other is for comparison]",
 )
 @click.option("--busy-poll", is_flag=True, help="Poll the sockets without sleep; takes a core of its own")
-@click.option("--rcvbuf", type=Size(), help="Receive buffer of a socket, e.g. 4M  [default: the kernel tunes it]")
+@click.option(
+    "--rcvbuf",
+    type=Size(),
+    help="Receive buffer of a socket, a power of two, e.g. 4M  [default: the kernel tunes it]",
+)
 @common_options(reads=False)
 def command(venue: str, symbols: tuple[str, ...], replay: tuple[Path, ...], **options: Any) -> int:
     """Receive the order-book feed of one VENUE, or play recordings of it, into a ring of raw messages.

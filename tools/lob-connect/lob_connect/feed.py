@@ -147,8 +147,8 @@ class Feed:
         except RestError as error:
             # 400 is what venues say of a symbol that they do not have; which one, they do not always say.
             if error.status == 400:
-                upper = [symbol.upper() for symbol in symbols]
-                hint = "" if upper == symbols else f"; did you mean {', '.join(upper)}?"
+                upper = [symbol.upper() for symbol in symbols if symbol.upper() != symbol]
+                hint = f"; did you mean {', '.join(upper)}?" if upper else ""
                 raise UnlistedSymbol(
                     f"{self._venue.name} does not accept {', '.join(symbols)}: {error}{hint}"
                 ) from None

@@ -21,7 +21,7 @@ class TableSink(Sink):
 
     def open(self, place: Place) -> None:
         if not sys.stdout.isatty():
-            raise SinkFailed(f"{self.uri}: stdout is no terminal; give --to ndjson:-")
+            raise SinkFailed("table: stdout is no terminal; give --to ndjson:-")
 
     def join(self, pump: Pump, source: InputRing) -> None:
         if self._table is None:
