@@ -58,6 +58,13 @@ one_more() { [ "$(snapshots)" -gt "$before" ]; }
   [ "$stderr" = "lob-trace: no rings of instance $INSTANCE" ]
 }
 
+@test "a verb misspelt is met with the list of verbs, a wrong interval with how to write one: 2" {
+  run -2 --separate-stderr lob-trace ring
+  [[ "$stderr" == "lob-trace: 'ring' is neither an INTERVAL nor one of books, clean, "*", rings, top"* ]]
+  run -2 --separate-stderr lob-trace 5x
+  [[ "$stderr" == *"'5x' is no duration; write e.g. 30s or 500ms"* ]]
+}
+
 @test "the Python of the README, as it stands there, beside a pipeline" {
   start_pipeline
   sed -n '/^```python/,/^```/{/^```/d;p}' "$ROOT/README.md" | sed "s/binance/$INSTANCE/" >"$OUT/readme.py"

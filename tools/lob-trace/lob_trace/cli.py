@@ -58,6 +58,8 @@ class Verbs(click.Group):
     """What is no verb are the arguments of `latency`: `lob-trace 5 12`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0][:1].isalpha() and args[0] not in self.commands:  # no duration begins so: a verb misspelt
+            ctx.fail(f"'{args[0]}' is neither an INTERVAL nor one of {', '.join(sorted(self.commands))}")
         if not args or (args[0] not in self.commands and args[0] not in ("--help", "-h")):
             args = ["latency", *args]
         return super().parse_args(ctx, args)
@@ -300,7 +302,7 @@ def off(instance: str) -> int:
 
 @command.command()
 @click.option("--instance", type=Instance(), help="Of this pipeline only  [default: all]")
-@click.option("--apart", type=Seconds(), default=0.5, show_default="500ms", help="Time between the two looks for rates")
+@click.option("--apart", type=Seconds(), default=0.5, help="Time between the two looks for rates  [default: 500ms]")
 @click.option("--json", "as_json", is_flag=True, help="JSON also on a terminal")
 def rings(instance: str | None, apart: float, as_json: bool) -> int:
     """Rings and boards of this host: fill, rate, drops, owner, readers, connections."""
