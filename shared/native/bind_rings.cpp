@@ -325,7 +325,14 @@ public:
                 Reader::publish();
                 return nb::none();
             }
-            views_.emplace_back(segment_, const_cast<RecordHeader*>(record_), record_->size_bytes, false);
+            nb::object owner = segment_;
+            const void* bytes = record_;
+            if constexpr (requires { Reader::copied(*record_); })
+                if (Reader::copied(*record_)) {  // of a time when the writer did not wait for us yet
+                    owner = nb::bytes(record_, record_->size_bytes);
+                    bytes = PyBytes_AS_STRING(owner.ptr());
+                }
+            views_.emplace_back(owner, const_cast<void*>(bytes), record_->size_bytes, false);
         }
         return views_.back().get();
     }

@@ -22,8 +22,10 @@
 //            J1 state=1, fence seq_cst, load tail   pairs with W3 and the fence after it: either the writer's next look
 //                                                   at the slots sees the newcomer, or the newcomer begins at a tail
 //                                                   that bounds what the writer may overwrite before that look
+//            What lies before that tail is not bounded: the writer goes on by its last look for up to a ring. Of it
+//            peek() gives copies (found by reading, shown by ring_corners.cpp).
 // Policy     `wait`: the writer also waits for the registered readers (slots in the header), which then are
-//            never lapped; `drop`: slots only tell where a reader is.
+//            never lapped by what comes after J1; `drop`: slots only tell where a reader is.
 // Crash      a new writer goes on from the tail and never lowers intent: bytes up to it may be scribbled on. `latest`
 //            never names a record that was not committed (W4 after W3): a new writer puts others in its place. It may
 //            lag by a commit when its writer died between W3 and W4: the new one walks on to the newest.
@@ -159,7 +161,9 @@ public:
         if (segment.kind() != Kind::broadcast) throw std::invalid_argument("no broadcast ring");
         if (slot_ < READER_SLOTS && !writable_) throw std::invalid_argument("the segment is mapped read-only");
         if (slot_ >= READER_SLOTS && from == From::slot) throw std::invalid_argument("no slot to start from");
+        bool known = false;  // the writer has waited for this slot all the time
         if (from == From::slot) {
+            known = header_.readers[slot_].state.load(std::memory_order_acquire) != 0;
             position_ = header_.readers[slot_].position.load(std::memory_order_acquire);
             seq_ = header_.readers[slot_].seq.load(std::memory_order_relaxed);
         } else {
@@ -173,6 +177,7 @@ public:
         LOB_FAIL_POINT(35);
         A::fence(std::memory_order_seq_cst);                               // J1
         if (from != From::slot) position_ = start(from);                   // J1
+        still_from_ = known ? position_ : start(From::newest);
         publish();
     }
 
@@ -180,11 +185,7 @@ public:
     // record is read; position() has already moved on.
     Read read(std::vector<std::uint64_t>& out) {
         return read_by([&out](const Word* from, std::uint64_t word, RecordWord record, std::uint64_t) {
-            const std::uint32_t words = record.size_bytes / 8;
-            if (out.size() < words) out.resize(words);
-            auto* to = reinterpret_cast<Word*>(out.data());
-            to[0] = word;
-            for (std::uint32_t i = 1; i < words; ++i) to[i] = A::load_word(from + i);
+            copy({Read::ok, from, word, record}, out);
             return true;
         });
     }
@@ -211,14 +212,18 @@ public:
         // Twice: overtaken before we were registered; then the next one is.
         for (int tries = 0; tries < 2; ++tries) {
             const Next next = this->next();
-            if (next.result == Read::ok) {
-                size_bytes_ = next.record.size_bytes;
-                return reinterpret_cast<const RecordHeader*>(next.words);
-            }
             if (next.result == Read::empty) break;
+            if (next.result != Read::ok) continue;
+            size_bytes_ = next.record.size_bytes;
+            if (static_cast<std::int64_t>(position_ - still_from_) >= 0) return reinterpret_cast<const RecordHeader*>(next.words);
+            copy(next, copy_);
+            if (intact()) return reinterpret_cast<const RecordHeader*>(copy_.data());  // R4
+            resume();
         }
         return nullptr;
     }
+    // Whether `record`, of peek(), is a copy of ours, whole until the next peek(), and not the ring's own bytes.
+    bool copied(const RecordHeader& record) const { return static_cast<const void*>(&record) == copy_.data(); }
     // Done with the record that peek() gave. The writer learns of it at the next publish().
     void release(const RecordHeader& record) {
         pass(size_bytes_, record.ring_seq);  // as it was when it was checked
@@ -309,6 +314,13 @@ private:
             position_ += record.size_bytes;
         }
     }
+    static void copy(const Next& next, std::vector<std::uint64_t>& out) {
+        const std::uint32_t words = next.record.size_bytes / 8;
+        if (out.size() < words) out.resize(words);
+        auto* to = reinterpret_cast<Word*>(out.data());
+        to[0] = next.word;
+        for (std::uint32_t i = 1; i < words; ++i) to[i] = A::load_word(next.words + i);
+    }
     void pass(std::uint32_t size_bytes, std::uint64_t seq) {
         position_ += size_bytes;
         if (seq_ != 0 && seq > seq_ + 1) lost_ += seq - seq_ - 1;
@@ -336,6 +348,7 @@ private:
     const bool writable_;
     const bool gated_;
     std::uint64_t position_ = 0;
+    std::uint64_t still_from_ = 0;  // what lies before may be overwritten: the writer last looked at the slots before it saw us
     std::uint64_t released_ = ~0ull;
     std::uint64_t held_ = ~0ull;
     std::uint64_t held_seq_ = 0;
@@ -343,6 +356,7 @@ private:
     std::uint64_t lost_ = 0;
     std::uint64_t laps_ = 0;
     std::uint32_t size_bytes_ = 0;  // of the record that peek() gave
+    std::vector<std::uint64_t> copy_;  // of a record before still_from_
     Patience patience_;
 };
 

@@ -264,6 +264,42 @@ void record_in_place_is_the_one_after_the_lap_and_holds_the_writer_until_it_is_r
     EXPECT(put(writer));
 }
 
+// The writer goes on by its last look at the slots: what was behind it then is not held by who registers afterwards.
+void record_from_before_the_writer_saw_us_is_not_looked_at_in_place() {
+    Memory memory(Kind::broadcast, Policy::wait);
+    BroadcastWriter<> writer(*memory.segment);
+    std::uint64_t written = 0;
+    const auto write_up_to = [&](std::uint64_t position) {
+        while (writer.position() < position && put(writer)) {
+            writer.commit();
+            ++written;
+        }
+    };
+    write_up_to(CAPACITY / 2);
+    {
+        BroadcastReader<> before(*memory.segment, BroadcastReader<>::From::slot, 0);
+        while (const RecordHeader* record = before.peek()) before.release(*record);
+        before.publish();
+        before.unregister();
+    }
+    const std::uint64_t first = written + 1;
+    write_up_to(CAPACITY + 100);  // it had to look, and found nobody
+    BroadcastReader<> reader(*memory.segment, BroadcastReader<>::From::slot, 0);
+    const RecordHeader* record = reader.peek();
+    EXPECT(record != nullptr && record->ring_seq == first);
+    write_up_to(3 * CAPACITY);
+    EXPECT(writer.position() > CAPACITY + CAPACITY / 2 + 200);  // it is over the record's place
+    EXPECT(record->ring_seq == first);
+    reader.release(*record);
+    record = reader.peek();  // lapped, and moved on: from here on it is waited for, and looks in place
+    EXPECT(record != nullptr && reader.laps() == 1);
+    const std::uint64_t next = record->ring_seq;
+    EXPECT(next > first + 1);
+    reader.publish();
+    write_up_to(5 * CAPACITY);
+    EXPECT(record->ring_seq == next && reader.peek() == record && !reader.copied(*record));
+}
+
 void record_that_is_kept_stays_the_next_one() {
     Memory memory(Kind::broadcast, Policy::drop);
     BroadcastWriter<> writer(*memory.segment);
@@ -515,6 +551,7 @@ constexpr Test TESTS[] = {
     TEST(latest_names_no_record_of_a_writer_that_died_in_its_commit),
     TEST(overtaken_newcomer_holds_the_writer_until_it_has_moved_on),
     TEST(record_in_place_is_the_one_after_the_lap_and_holds_the_writer_until_it_is_released),
+    TEST(record_from_before_the_writer_saw_us_is_not_looked_at_in_place),
     TEST(record_that_is_kept_stays_the_next_one),
     TEST(position_between_two_words_is_refused),
     TEST(length_that_cannot_be_is_refused),

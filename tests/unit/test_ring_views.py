@@ -298,6 +298,30 @@ def test_only_a_reader_that_is_waited_for_looks_in_place(name: str) -> None:
         InputRing(name, "guest").reader.peek()
 
 
+def test_a_view_of_what_the_writer_does_not_wait_for_is_a_copy_that_outlives_the_reader(name: str) -> None:
+    ring = OutputRing(name, Kind.BROADCAST, policy="wait", capacity_bytes=CAPACITY)
+    ring.writer.write(record(b"first", raw_seq=1))
+    before = _native.BroadcastReader(ring.segment, "slot", 0)
+    assert before.read() is not None
+    before.publish()
+    before.unregister()
+    while ring.writer.next_seq < 12:  # it had to look, and found nobody
+        assert ring.writer.write(record(b"x" * 300))
+    reader = _native.BroadcastReader(ring.segment, "slot", 0)
+    view = reader.peek()
+    assert view is not None
+    was = bytes(view)
+    for _ in range(20):
+        ring.writer.write(record(b"y" * 300))
+    assert bytes(view) == was and parse(was).header["ring_seq"] == 2
+    part = view[:8]
+    with pytest.raises(BufferError, match="still looks"):
+        reader.release()
+    del reader
+    gc.collect()
+    assert bytes(part) == was[:8]
+
+
 def test_views_leak_nothing(name: str) -> None:
     writer, reader = spsc(name)
     def turn() -> None:
