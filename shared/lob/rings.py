@@ -160,8 +160,9 @@ class OutputRing:
         """Under `wait`: give up on registered readers that are gone; their names. The downstream slot stays."""
         gone = []
         for reader in self.segment.facts()["readers"]:
-            if reader["slot"] != 0 and not self._roles.held(READER_ROLE + reader["slot"]):
-                self.segment.free_reader(reader["slot"])
+            slot = reader["slot"]
+            # The role is ours meanwhile: a reader that takes the slot just now would be freed alive.
+            if slot != 0 and self._roles.if_free(READER_ROLE + slot, partial(self.segment.free_reader, slot)):
                 gone.append(reader["name"])
         return gone
 

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 from lob import _native
@@ -74,6 +75,19 @@ class Roles:
             raise
         os.close(self._fd)
         self._fd = fd
+
+    def if_free(self, role: int, act: Callable[[], None]) -> bool:
+        """Call `act` while nobody else can take the role; False, and nothing is called, if somebody has it.
+
+        Of the file that is open, whatever has its name now: who has other roles in it keeps them.
+        """
+        if not _lock(self._fd, role, 1):
+            return False
+        try:
+            act()
+        finally:
+            fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, struct.pack(self._FLOCK, fcntl.F_UNLCK, os.SEEK_SET, role, 1, 0))
+        return True
 
     def held(self, role: int) -> bool:
         """Whether somebody else holds the role."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,7 @@ from lob.rings import InputRing, OutputRing
 from lob.roles import role_held
 from lob.segments import Kind, RingState, open_segment
 from poke import CHECKPOINTS, DATA, INTENT, TAIL, Poke, left_behind
-from processes.peer import own_instance, read_all, record
+from processes.peer import eventually, own_instance, read_all, record
 
 CAPACITY = 4096
 
@@ -239,6 +242,33 @@ def test_under_wait_a_dead_reader_is_given_up_but_not_the_stage_downstream(name:
     assert ring.free_dead_readers() == ["guest"]
     assert [r["name"] for r in ring.segment.facts()["readers"]] == ["publish"]
     assert InputRing(name, "publish").slot == 0
+
+
+def test_a_reader_that_takes_a_dead_ones_slot_is_never_freed_with_it(name: str) -> None:
+    ring = OutputRing(name, Kind.BROADCAST, policy="wait", capacity_bytes=CAPACITY)
+    downstream = InputRing(name, "publish")
+    ended = threading.Event()
+
+    def free() -> None:
+        while not ended.is_set():
+            ring.free_dead_readers()
+
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # between any two steps of theirs
+    freeing = threading.Thread(target=free)
+    freeing.start()
+    try:
+        for _ in range(4000):
+            guest = InputRing(name, "guest")
+            time.sleep(2e-4)
+            assert guest.slot in [reader["slot"] for reader in ring.segment.facts()["readers"]]
+            guest.close()
+    finally:
+        ended.set()
+        freeing.join()
+        sys.setswitchinterval(interval_s)
+    eventually(lambda: len(ring.free_dead_readers()) == 0, "the last one is freed")
+    assert [reader["slot"] for reader in ring.segment.facts()["readers"]] == [downstream.slot]
 
 
 def test_under_drop_nobody_is_waited_for(name: str) -> None:
