@@ -26,7 +26,7 @@ from lob.instruments import entry
 from lob.names import list_rings
 from lob.records import BookState, Flag, Reason, RecordType, build, parse
 from lob.rings import OutputRing
-from lob.segments import Kind, RingState, unlink
+from lob.segments import Kind, RingState, open_segment, unlink
 from lob.trace import list_traces
 
 COMMAND = [sys.executable, "-m", "lob_publish"]
@@ -242,6 +242,43 @@ def test_reader_that_stands_still_is_waited_for_in_a_replay(instance, tmp_path):
         until(lambda: process.poll() is not None, "the end", ring)
         assert [orjson.loads(line)["seq"] for line in out.lines()] == list(range(1, ring.writer.next_seq))
         assert path.read_bytes() == out.data
+
+
+def test_pipe_that_somebody_made_non_blocking_is_waited_for_too(instance):
+    """O_NONBLOCK belongs to the open file: whoever shares it may have set it."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with os.fdopen(reading, "rb") as out, made_ring(instance, policy="wait", capacity_bytes=1 << 24) as ring:
+        with piped(ring, stdout=writing) as process:
+            os.close(writing)
+            until(lambda: attached(ring), "the reader", ring)
+            BookStream(ring.writer.write, seed=23, instruments=1).begin()
+            for record in long_and_short(1500, 10):
+                assert ring.writer.write(record)
+            until(lambda: released(ring), "all read", ring)
+            ring.writer.set_state(int(RingState.CLOSED))
+            lines = out.read().splitlines()
+            until(lambda: process.poll() is not None, "the end", ring)
+            assert process.returncode == 0
+        assert [orjson.loads(line)["seq"] for line in lines] == list(range(1, ring.writer.next_seq))
+
+
+def test_lines_are_out_while_a_public_ring_holds_everything_up(instance, tmp_path):
+    """Who reads lines may be who must read the ring: they would wait for each other."""
+    path, public = tmp_path / "lines", f"/lob.{instance}.public"
+    arguments = ["--to", f"ndjson:{path}", "--to", f"shm:{public}?policy=wait", "--ring-bytes", "65536"]
+    with made_ring(instance, policy="wait", capacity_bytes=1 << 22) as ring, piped(ring, *arguments) as process:
+        until(lambda: attached(ring), "the reader", ring)
+        made = BookStream(ring.writer.write, seed=24, instruments=1)
+        made.begin()
+        for _ in range(500):
+            made.step()
+        facts = open_segment(public, writable=False).facts
+        until(lambda: facts()["full_waits"] > 3, "the public ring is full", ring)
+        copied = facts()["records"]
+        assert 100 < copied < ring.writer.next_seq - 1
+        until(lambda: len(path.read_bytes().splitlines()) > copied, "the lines of what is in the ring", ring, seconds=2)
+        process.kill()
 
 
 def test_public_ring_has_every_record_with_its_raw_seq_and_goes_with_the_pipe(instance):

@@ -138,14 +138,11 @@ public:
 
     // Publishes what was written and tells upstream how far we are.
     void flush() {
-        for (TextSink* sink : texts_)
-            if (sink != nullptr) sink->flush();
+        show_all();
         if (desk_ != nullptr) {
-            desk_->flush();
             const auto [position, seq] = desk_->needed();
             reader_->hold(position, seq);
         }
-        commit_all();
         // The record held back has been read, but is in no sink yet: upstream keeps it until it is.
         if (held_) return;
         unreleased_bytes_ = 0;
@@ -264,6 +261,12 @@ private:
         ring.writer->commit(ring.source_seq);
         ring.dirty = false;
     }
+    void show_all() {
+        for (TextSink* sink : texts_)
+            if (sink != nullptr) sink->flush();
+        if (desk_ != nullptr) desk_->flush();
+        commit_all();
+    }
     void commit_all() {
         for (const std::uint64_t raw_seq : uncommitted_raw_seqs_) trace_point(Point::publish_end, raw_seq);
         uncommitted_raw_seqs_.clear();
@@ -273,7 +276,7 @@ private:
 
     // A sink under `wait` is full: its readers must see what we wrote, then we wait for them.
     Turn block(WaitMode wait, std::int64_t left_ns) {
-        commit_all();
+        show_all();
         const std::size_t step = injected_.empty() ? step_ : injected_step_;
         const std::uint32_t size = injected_.empty() ? reinterpret_cast<RecordHeader*>(words_.data())->size_bytes
                                                      : static_cast<std::uint32_t>(injected_.front().size() * 8);

@@ -12,6 +12,7 @@
 // Not here   which descriptor, what an error means, how long a stop waits for a slow reader. Python decides.
 #pragma once
 
+#include <poll.h>
 #include <pthread.h>
 #include <unistd.h>
 
@@ -158,6 +159,11 @@ private:
         bool write(const Buffer& buffer) {
             for (std::uint32_t at = 0; at < buffer.size;) {
                 const ssize_t count = ::write(fd, buffer.bytes + at, buffer.size - at);
+                if (count < 0 && errno == EAGAIN) {  // whoever shares the open file may have made it non-blocking
+                    pollfd room{fd, POLLOUT, 0};
+                    ::poll(&room, 1, -1);
+                    continue;
+                }
                 if (count < 0) {
                     error = errno;
                     return false;

@@ -44,6 +44,7 @@ class NdjsonSink(Sink):
         self._workers: Workers | None = None
         self._part = -1
         self._poll = select.poll()
+        self._given_up = False
 
     def open(self, place: Place) -> None:
         if self.uses_stdout:
@@ -104,8 +105,11 @@ class NdjsonSink(Sink):
         return f"{self.uri}: {error.strerror}" + (f"; {hint}" if hint else "")
 
     def flush(self) -> None:
-        self._finish()
+        written = self._finish()
         self.tick()
+        if not written:
+            self.counts.errors += 1
+            raise SinkFailed(f"{self.uri}: its reader takes nothing any more; what waits for it is not written")
 
     def close(self, *, ended: bool) -> None:
         """What waits is still written, as long as that goes on."""
@@ -119,9 +123,11 @@ class NdjsonSink(Sink):
         self._count()
 
     def _finish(self) -> bool:
-        """False if the writer is stuck; it ends with the process then."""
+        """False if the writer is stuck; it ends with the process then, and is waited for once."""
         if self._text is None:
             return True
+        if self._given_up:
+            return self._text.wait_written(0)
         self._text.finish()
         written, patience_ends = -1, time.monotonic() + PATIENCE_S
         while not self._text.wait_written(50):
@@ -129,6 +135,7 @@ class NdjsonSink(Sink):
             if self.counts.bytes != written:
                 written, patience_ends = self.counts.bytes, time.monotonic() + PATIENCE_S
             if time.monotonic() >= patience_ends or (self.uses_stdout and self._poll.poll(0)):
+                self._given_up = True
                 return False
         return True
 
