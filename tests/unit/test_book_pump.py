@@ -6,6 +6,7 @@ import contextlib
 import os
 import secrets
 import struct
+import sys
 
 import numpy as np
 import pytest
@@ -114,6 +115,19 @@ def test_run_comes_back_when_its_time_is_over(make):
     start_ns = rings_native.mono_ns()
     assert rings.pump.run(30) == (0, True, False)
     assert 25e6 < rings_native.mono_ns() - start_ns < 500e6
+
+
+def test_time_is_looked_at_after_each_record_that_is_large(make, monkeypatch):
+    """32 of them would take longer than a reader waits for a sign of life."""
+    monkeypatch.setattr(sys.modules[__name__], "EVENTS_BYTES", 1 << 25)
+    rings = make(policy="drop", book_bytes=1 << 25)
+    for id_ in range(4):
+        rings.instrument(id_)
+    rings.pump.run(50, 0)
+    bids, asks = [(10**7 - n, 1 + n) for n in range(40_000)], [(10**7 + 1 + n, 1 + n) for n in range(40_000)]
+    for id_ in range(4):
+        rings.snapshot(10, bids, asks, id_)
+    assert [rings.pump.run(0, 0)[0] for _ in range(4)] == [1, 1, 1, 1]
 
 
 def test_full_ring_blocks_and_nothing_is_applied_twice(make):

@@ -41,6 +41,14 @@ def loss(record: Record) -> tuple[int, int, int, int]:
     return int(body["scope"]), int(body["reason"]), int(header["instrument"]), int(header["connection"])
 
 
+def test_time_is_looked_at_after_each_message_that_is_large() -> None:
+    bench = Bench("binance")
+    levels = ",".join('["118000.01000000","0.50000000"]' for _ in range(40_000))
+    for _ in range(4):
+        bench.frame(diff(levels))
+    assert [bench.run(0) for _ in range(4)] == [1, 1, 1, 1]
+
+
 def test_the_first_levels_make_the_instrument_and_its_scale() -> None:
     bench = Bench("binance")
     bench.frame(diff('["118000.01000000","0.50000000"]', '["118000.02000000","0.00000000"]'), recv_ns=99)

@@ -48,11 +48,12 @@ public:
         check_epoch(now_ns);
         bool waited = false;
         for (std::uint32_t turn = 1;; ++turn) {
-            if (waited || turn % Stint::RECORDS_PER_LOOK == 0) {
+            if (waited || stint.due(turn)) {
                 if (stint.over(beat)) return result;
                 now_ns = host_now_ns();
                 waited = false;
             }
+            stint.did(books_.out().size_bytes());  // of a refresh too
             if (!flush()) {
                 reader_.publish();
                 writer_.wait_free(books_.out().next()->size_bytes, wait, std::min(stint.left_ns(), BLOCKED_NS));
@@ -74,6 +75,7 @@ public:
             trace_point(Point::book_update_start, record->raw_seq);
             books_.feed(*record, now_ns);
             fed_ = record;
+            stint.did(record->size_bytes);
             ++result.records;
         }
     }

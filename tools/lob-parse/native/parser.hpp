@@ -108,7 +108,7 @@ public:
         const auto beat = [&](std::int64_t now_ns) { return Stint::beat(writer, now_ns); };
         bool waited = false;
         for (std::uint32_t turn = 1;; ++turn) {
-            if ((waited || turn % Stint::RECORDS_PER_LOOK == 0) && stint.over(beat)) break;
+            if ((waited || stint.due(turn)) && stint.over(beat)) break;
             waited = false;
             const RecordHeader* raw = reader.peek();
             if (raw == nullptr) {
@@ -125,6 +125,7 @@ public:
                 waited = true;
                 continue;
             }
+            stint.did(raw->size_bytes);
             reader.release(*raw);
             ++done;
         }

@@ -111,7 +111,7 @@ public:
         for (std::uint32_t turn = 1;; ++turn) {
             if (!deliver_waiting()) return block(wait, stint.left_ns());
             if (desk_ != nullptr && !desk_->room()) return wait_for_workers(wait, stint.left_ns());
-            if ((waited || turn % Stint::RECORDS_PER_LOOK == 0) && stint.over(beat)) return come_back(Turn::time);
+            if ((waited || stint.due(turn)) && stint.over(beat)) return come_back(Turn::time);
             waited = false;
             if (unreleased_bytes_ >= RELEASE_BYTES) flush();
             record_begin_ = reader_->position();
@@ -128,6 +128,7 @@ public:
             const auto& record = *reinterpret_cast<const RecordHeader*>(words_.data());
             trace_point(Point::publish_start, traced_seq(record));
             ++records_;
+            stint.did(record.size_bytes);
             held_ = true;
             step_ = 0;
             record_seq_ = record.ring_seq;
