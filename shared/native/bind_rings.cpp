@@ -181,25 +181,24 @@ public:
     }
     nb::object get() const { return memory_; }
 
-    // Raises BufferError if something still looks through it. May be called again.
+    // Raises BufferError if something else looks through it. Asked before release(), which ends a view that has slices:
+    // they are views in their own right, of the same managed buffer.
+    void may_end() const {
+        const auto* memory = reinterpret_cast<const PyMemoryViewObject*>(memory_.ptr());
+        const bool released = (memory->flags & _Py_MEMORYVIEW_RELEASED) != 0;  // by who holds it
+        const bool slices = memory->mbuf->exports > (released ? 0 : 1);
+        const bool others = reinterpret_cast<const Piece*>(piece_.ptr())->looking > (released ? 0 : 1);  // through its .obj
+        if (memory->exports == 0 && !slices && !others) return;
+        PyErr_SetString(PyExc_BufferError, "a slice or an array still looks at the record; release or delete it first");
+        nb::raise_python_error();
+    }
     void end() {
+        may_end();
         static PyObject* const name = PyUnicode_InternFromString("release");
-        nb::object ended = nb::steal(PyObject_CallMethodNoArgs(memory_.ptr(), name));
-        if (!ended.is_valid()) {
-            if (PyErr_ExceptionMatches(PyExc_BufferError) != 0) in_use();
-            nb::raise_python_error();
-        }
-        // Slices of a memoryview are views in their own right: it does not count them, we do.
-        if (reinterpret_cast<Piece*>(piece_.ptr())->looking != 0) {
-            in_use();
-            nb::raise_python_error();
-        }
+        if (!nb::steal(PyObject_CallMethodNoArgs(memory_.ptr(), name)).is_valid()) nb::raise_python_error();
     }
 
 private:
-    static void in_use() {
-        PyErr_SetString(PyExc_BufferError, "a slice or an array still looks at the record; release or delete it first");
-    }
     nb::object piece_;
     nb::object memory_;
 };
@@ -272,6 +271,7 @@ private:
         std::uint64_t ring_seq;
     };
     void end_views() {
+        for (const View& view : views_) view.may_end();  // all or none
         for (View& view : views_) view.end();
         views_.clear();
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -263,6 +263,36 @@ def test_the_writer_waits_while_a_record_is_looked_at(name: str, make: Any) -> N
     with pytest.raises(ValueError, match="nothing is peeked"):
         reader.release()
     assert len(read_all(reader)) > 5 and writer.write(record(b"z"))
+
+
+def test_a_call_that_fails_because_something_looks_changes_nothing(name: str) -> None:
+    writer, reader = spsc(name)
+    views = [writer.claim(96), writer.claim(96)]
+    for view in views:
+        view[4] = int(RecordType.RAW_FRAME)
+    looks: list[Callable[[memoryview], object]] = [
+        lambda view: view[:8],
+        lambda view: view[8:][1:],
+        lambda view: np.frombuffer(view, np.uint8),
+        lambda view: memoryview(view.obj),
+    ]
+    for look in looks:
+        looking = look(views[1])
+        for call in (writer.commit, writer.abort):
+            with pytest.raises(BufferError, match="still looks"):
+                call()
+        for view in views:
+            view[90] = 7
+        del looking
+    views[0].release()  # its holder may be done with it before the commit
+    part = views[1][:8]
+    views[1].release()
+    with pytest.raises(BufferError, match="still looks"):
+        writer.commit()
+    part.release()
+    assert reader.read() is None
+    writer.commit()
+    assert [one[90] for one in iter(reader.read, None)] == [7, 7]
 
 
 def test_a_view_outlives_reader_and_ring(name: str) -> None:
