@@ -1,6 +1,13 @@
-"""What holds for all tests: how long a generated example takes tells of the machine, and fails nothing."""
+"""What holds for all tests: how long a generated example takes tells of the machine, and fails nothing; and the processes
+that they start listen to the signals that tests send, also when we were started by nohup or in the background."""
+
+import signal
 
 from hypothesis import settings
 
 settings.register_profile("no deadline", deadline=None, print_blob=True)
 settings.load_profile("no deadline")
+
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:  # a child would inherit it
+        signal.signal(number, handler)
