@@ -1,5 +1,5 @@
-"""What holds for all tests: how long a generated example takes tells of the machine, and fails nothing; and the processes
-that they start listen to the signals that tests send, also when we were started by nohup or in the background."""
+"""What holds for all tests: how long a generated example takes tells of the machine, and fails nothing; and the
+processes that they start get the signals that tests send, also when we were started by nohup or in the background."""
 
 import signal
 
