@@ -8,10 +8,9 @@ from functools import cached_property, partial
 from typing import Any, TypeAlias, cast
 
 import orjson
-import posix_ipc
 
 from lob import _native
-from lob.errors import ForeignOwner, NoRing, RingError, RoleTaken, WrongLayout
+from lob.errors import NoRing, RingError, RoleTaken, WrongLayout
 from lob.manifest import read_manifest
 from lob.memory import AS_IT_COMES, RingMemory
 from lob.names import check_name
@@ -27,6 +26,7 @@ from lob.segments import (
     make_segment,
     open_segment,
     unlink,
+    unlink_left_behind,
 )
 
 HEARTBEAT_S = 0.1
@@ -76,12 +76,7 @@ class OutputRing:
         try:
             segment = there = self._existing(manifest or {}, policy) if keep else None
             if segment is None:
-                try:
-                    posix_ipc.unlink_shared_memory(name)
-                except posix_ipc.ExistentialError:
-                    pass
-                except posix_ipc.PermissionsError:
-                    raise ForeignOwner(name) from None
+                unlink_left_behind(name)
                 self._roles.renew()
                 board = (board_slots, board_depth)
                 complete = partial(self._complete, memory)

@@ -12,8 +12,9 @@ import secrets
 import stat
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import IntEnum
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
 import posix_ipc
 
@@ -26,6 +27,7 @@ from lob.roles import ROLES, WRITER_ROLE, Roles, lock_path
 CAPACITY_MIN_BYTES = 4096
 CAPACITY_MAX_BYTES = 1 << 36
 
+Mapped = TypeVar("Mapped")
 Policy: TypeAlias = Literal["wait", "drop"]
 POLICIES: tuple[Policy, Policy] = ("wait", "drop")
 
@@ -43,7 +45,15 @@ class RingState(IntEnum):
 
 
 def open_segment(name: str, writable: bool) -> _native.Segment:
-    """Map a segment by name. Raises NoRing or WrongLayout."""
+    """Map a ring or board by name. Raises NoRing, WrongLayout, ForeignOwner."""
+    return map_by_name(name, writable, _checked_segment)
+
+
+def map_by_name(name: str, writable: bool, map_file: Callable[[int, bool], Mapped]) -> Mapped:
+    """What `map_file` makes of the file (descriptor, writable) of this name; it says by LayoutError what is wrong.
+
+    Raises NoRing, WrongLayout, ForeignOwner.
+    """
     check_name(name)
     try:
         flags = os.O_RDWR if writable else os.O_RDONLY
@@ -58,12 +68,16 @@ def open_segment(name: str, writable: bool) -> _native.Segment:
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise _native.LayoutError("is no shared memory")
-        segment = _native.Segment(fd, writable)
-        _check_positions(segment)
+        return map_file(fd, writable)
     except _native.LayoutError as error:
         raise WrongLayout(f"{name} {error}; remove it with lob-trace clean, or use the same release") from None
     finally:
         os.close(fd)
+
+
+def _checked_segment(fd: int, writable: bool) -> _native.Segment:
+    segment = _native.Segment(fd, writable)
+    _check_positions(segment)
     return segment
 
 
@@ -106,6 +120,16 @@ def unlink(name: str) -> None:
             pass
 
 
+def unlink_left_behind(name: str) -> None:
+    """Remove the name of a segment whose owner is dead, if it is there; its lock file stays. Raises ForeignOwner."""
+    try:
+        posix_ipc.unlink_shared_memory(name)
+    except posix_ipc.ExistentialError:
+        pass
+    except posix_ipc.PermissionsError:
+        raise ForeignOwner(name) from None
+
+
 def unlink_if_idle(name: str) -> bool:
     """Unlink unless somebody holds a role; False then."""
     roles = Roles(name)
@@ -130,6 +154,19 @@ def wait_for_ring(name: str, timeout_s: float | None) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def made_whole(name: str) -> Iterator[int]:
+    """New shared memory (its descriptor) under a hidden name; linked to its own when the block has filled it."""
+    hidden = hidden_name(name)
+    memory = posix_ipc.SharedMemory(hidden, posix_ipc.O_CREX, mode=0o600)
+    try:
+        yield memory.fd
+        os.link(shm_path(hidden), shm_path(name))
+    finally:
+        memory.close_fd()
+        posix_ipc.unlink_shared_memory(hidden)
+
+
 def make_segment(
     name: str,
     kind: Kind,
@@ -141,14 +178,12 @@ def make_segment(
     pages: RingMemory,
     complete: Callable[[_native.Segment], None],
 ) -> _native.Segment:
-    """A new segment, made whole under a hidden name and then linked to its own; `complete` does what is left to do."""
+    """A new segment, made whole before it has its name; `complete` does what is left to do."""
     size_bytes = _native.segment_bytes(capacity_bytes)
-    hidden = hidden_name(name)
-    memory = posix_ipc.SharedMemory(hidden, posix_ipc.O_CREX, mode=0o600)
-    try:
-        pages.choose_node(memory.fd, name, size_bytes)  # before there are any
+    with made_whole(name) as fd:
+        pages.choose_node(fd, name, size_bytes)  # before there are any
         try:
-            os.posix_fallocate(memory.fd, 0, size_bytes)
+            os.posix_fallocate(fd, 0, size_bytes)
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
@@ -158,17 +193,13 @@ def make_segment(
                 f"{usage.f_bavail * usage.f_frsize >> 20} MiB free; enlarge {SHM} or give a smaller --ring-bytes"
             ) from None
         if group is not None:
-            _give_group(memory.fd, name, group)
+            _give_group(fd, name, group)
         _native.format_segment(
-            memory.fd, int(kind), POLICIES.index(policy), capacity_bytes, secrets.randbits(63), *board, first
+            fd, int(kind), POLICIES.index(policy), capacity_bytes, secrets.randbits(63), *board, first
         )
-        segment = _native.Segment(memory.fd, True)
+        segment = _native.Segment(fd, True)
         complete(segment)
-        os.link(shm_path(hidden), shm_path(name))
         return segment
-    finally:
-        memory.close_fd()
-        posix_ipc.unlink_shared_memory(hidden)
 
 
 def _give_group(fd: int, name: str, group: str) -> None:

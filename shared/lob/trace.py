@@ -12,14 +12,12 @@ import os
 import secrets
 from collections.abc import Callable
 
-import posix_ipc
-
 from lob import _native
-from lob.errors import ForeignOwner, NoRing, RingError, WrongLayout
-from lob.names import NAME, SHM, TRACE, hidden_name, instance_of, ring_name, shm_path
+from lob.errors import RingError
+from lob.names import NAME, SHM, TRACE, ring_name
 from lob.records import Stage
 from lob.roles import WRITER_ROLE, Roles
-from lob.segments import unlink
+from lob.segments import made_whole, map_by_name, unlink, unlink_left_behind
 
 THREADS_MAX = 16  # of one stage
 
@@ -34,7 +32,7 @@ class StageTrace:
         try:
             # Who made it died: its successor is traced as it was.
             on = _was_on(self.name)
-            _unlink_segment(self.name)
+            unlink_left_behind(self.name)
             self._roles.renew()
             self.trace = _make(self.name, stage, thread, on)
         except BaseException:
@@ -85,28 +83,11 @@ def _was_on(name: str) -> bool:
         return False
 
 
-def _unlink_segment(name: str) -> None:
-    try:
-        posix_ipc.unlink_shared_memory(name)
-    except posix_ipc.ExistentialError:
-        pass
-    except posix_ipc.PermissionsError:
-        raise ForeignOwner(name) from None
-
-
 def _make(name: str, stage: Stage, thread: int, on: bool) -> _native.Trace:
-    """Made whole under a hidden name and then linked to its own."""
-    hidden = hidden_name(name)
-    memory = posix_ipc.SharedMemory(hidden, posix_ipc.O_CREX, mode=0o600)
-    try:
-        os.posix_fallocate(memory.fd, 0, _native.TRACE_BYTES)
-        _native.Trace.format(memory.fd, int(stage), thread, os.getpid(), secrets.randbits(63), on)
-        trace = _native.Trace(memory.fd, True)
-        os.link(shm_path(hidden), shm_path(name))
-        return trace
-    finally:
-        memory.close_fd()
-        posix_ipc.unlink_shared_memory(hidden)
+    with made_whole(name) as fd:
+        os.posix_fallocate(fd, 0, _native.TRACE_BYTES)
+        _native.Trace.format(fd, int(stage), thread, os.getpid(), secrets.randbits(63), on)
+        return _native.Trace(fd, True)
 
 
 def list_traces(instance: str | None = None) -> list[str]:
@@ -125,19 +106,7 @@ def list_traces(instance: str | None = None) -> list[str]:
 
 def open_trace(name: str, *, writable: bool) -> _native.Trace:
     """Map a trace by name. Raises NoRing, WrongLayout, ForeignOwner."""
-    instance_of(name)
     try:
-        flags = os.O_RDWR if writable else os.O_RDONLY
-        fd = os.open(shm_path(name), flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except FileNotFoundError:
-        raise NoRing(name) from None
-    except PermissionError:
-        raise ForeignOwner(name) from None
-    except OSError as error:
-        raise RingError(f"{name}: {error.strerror}") from None
-    try:
-        return _native.Trace(fd, writable)
-    except (_native.LayoutError, RuntimeError) as error:
-        raise WrongLayout(f"{name} {error}; remove it with lob-trace clean, or use the same release") from None
-    finally:
-        os.close(fd)
+        return map_by_name(name, writable, _native.Trace)
+    except RuntimeError as error:  # no memory to map it
+        raise RingError(f"{name}: {error}") from None
