@@ -192,19 +192,19 @@ NB_MODULE(_native, m) {
                  settings.depth = depth;
                  settings.board_depth = board_depth;
                  settings.refresh_ns = refresh_ns;
-                 settings.asks = asks;
-                 settings.first_request_id = first_request_id;
-                 settings.requests_per_s = requests_per_s;
-                 settings.requests_burst = requests_burst;
+                 settings.asking.asks = asks;
+                 settings.asking.first_request_id = first_request_id;
+                 settings.asking.requests_per_s = requests_per_s;
+                 settings.asking.requests_burst = requests_burst;
                  settings.backlog_records = backlog_records;
                  settings.backlog_bytes = backlog_bytes;
                  settings.record_max_bytes = record_max_bytes;
                  new (self) Books(settings);
              },
              nb::kw_only(), "depth"_a = Settings{}.depth, "board_depth"_a = Settings{}.board_depth,
-             "refresh_ns"_a = Settings{}.refresh_ns, "asks"_a = Settings{}.asks,
-             "first_request_id"_a = Settings{}.first_request_id, "requests_per_s"_a = Settings{}.requests_per_s,
-             "requests_burst"_a = Settings{}.requests_burst, "backlog_records"_a = Settings{}.backlog_records,
+             "refresh_ns"_a = Settings{}.refresh_ns, "asks"_a = Settings{}.asking.asks,
+             "first_request_id"_a = Settings{}.asking.first_request_id, "requests_per_s"_a = Settings{}.asking.requests_per_s,
+             "requests_burst"_a = Settings{}.asking.requests_burst, "backlog_records"_a = Settings{}.backlog_records,
              "backlog_bytes"_a = Settings{}.backlog_bytes, "record_max_bytes"_a = Settings{}.record_max_bytes)
         .def(
             "feed",

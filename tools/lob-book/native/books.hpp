@@ -7,7 +7,7 @@
 // Who calls: pump.hpp with the records of the ring, tests with bytes. Time comes from outside and never runs back.
 // Order of what one record makes: states that end first (nobody acts on a book that is no longer true), then the
 // record's own effect. A snapshot stands before the status that calls the book live.
-// Bounds: a backlog of diffs an instrument; one open request an instrument, all of them paced.
+// Bounds: a backlog of diffs an instrument. When snapshots are asked for: asker.hpp; what records go out: records_out.hpp.
 #pragma once
 
 #include <cstdint>
@@ -16,9 +16,9 @@
 #include <memory>
 #include <vector>
 
+#include "asker.hpp"
 #include "book.hpp"
-#include "clock.hpp"
-#include "outbox.hpp"
+#include "records_out.hpp"
 
 namespace lob {
 
@@ -26,13 +26,7 @@ struct Settings {
     std::uint32_t depth = 65536;  // levels kept a side
     std::uint32_t board_depth = 20;
     std::int64_t refresh_ns = 10'000'000'000;  // 0: never
-    bool asks = true;                          // false: nobody upstream answers (a replay)
-    std::uint64_t first_request_id = 1;
-    std::uint32_t requests_per_s = 20;
-    std::uint32_t requests_burst = 20;
-    std::int64_t backoff_ns = 1'000'000'000;
-    std::int64_t backoff_max_ns = 30'000'000'000;
-    std::int64_t settled_ns = 10'000'000'000;  // a book live for less and wrong again waits before it asks
+    Asking asking;
     std::uint32_t backlog_records = 10'000;
     std::uint32_t backlog_bytes = 4 << 20;
     std::uint64_t record_max_bytes = ~0ull;  // of the ring that is written
@@ -42,12 +36,13 @@ class Books {
 public:
     static constexpr std::uint32_t INSTRUMENTS_MAX = 1u << 20;
 
-    explicit Books(const Settings& settings) : settings_(settings), next_request_id_(settings.first_request_id) {}
+    explicit Books(const Settings& settings)
+        : settings_(settings), asker_(settings.asking), out_(settings.record_max_bytes) {}
     Books(const Books&) = delete;
     Books& operator=(const Books&) = delete;
 
-    Outbox& out() { return out_; }
-    std::deque<Request>& requests() { return requests_; }
+    Outbox& out() { return out_.box(); }
+    std::deque<Request>& requests() { return asker_.requests(); }
     const std::vector<std::unique_ptr<Book>>& books() const { return books_; }
     Book* find(std::uint32_t id) const { return id < books_.size() ? books_[id].get() : nullptr; }
     const Settings& settings() const { return settings_; }
@@ -96,12 +91,12 @@ public:
     // Does one thing whose time has come; false if there is none.
     bool tick(std::int64_t now_ns) {
         begin(now_ns);
-        const std::uint64_t before_bytes = out_.size_bytes();
+        const std::uint64_t before_bytes = out().size_bytes();
         ask_due();
-        return out_.size_bytes() != before_bytes || refresh_due();
+        return out().size_bytes() != before_bytes || refresh_due();
     }
     // When tick() has something to do next.
-    std::int64_t due_ns() const { return std::min(next_request_ns_, next_refresh_ns_); }
+    std::int64_t due_ns() const { return std::min(asker_.due_ns(), next_refresh_ns_); }
 
     // The writer upstream gives no sign of life, or gives one again.
     void upstream_silent(bool silent, std::int64_t now_ns) {
@@ -134,10 +129,10 @@ public:
         book.facts = *facts;
         book.version = record.version;
         book.connection = record.connection;
-        publish_instrument(book, nullptr);
+        out_.instrument(book, nullptr);
         set_state(book, BookState::stale, Reason::restarted);
         set_state(book, BookState::building, Reason::restarted);
-        want_snapshot(book, now_ns_);
+        asker_.want(book, now_ns_);
     }
 
     // Somebody downstream wants to be whole: the full snapshot once more. False if there is no such live book.
@@ -147,13 +142,13 @@ public:
         for (auto& book : books_) {
             if (!book || book->state != BookState::live || std::strncmp(book->facts.symbol, symbol, sizeof book->facts.symbol) != 0)
                 continue;
-            found = publish_snapshot(*book, nullptr, FLAG_REFRESH);
+            found = out_.snapshot(*book, nullptr, FLAG_REFRESH);
         }
         return found;
     }
 
     // Rises with every instrument record that went out.
-    std::uint64_t announced() const { return announced_; }
+    std::uint64_t announced() const { return out_.announced(); }
 
 private:
     struct Connection {
@@ -166,7 +161,7 @@ private:
 
     void begin(std::int64_t now_ns) {
         if (now_ns > now_ns_) now_ns_ = now_ns;
-        stamp_mono_ns_ = 0;
+        out_.begin();
     }
 
     // -- records ------------------------------------------------------------------------------------------------
@@ -180,9 +175,9 @@ private:
             book->facts = *body;
             book->version = record.version;
             associate(*book, record);
-            publish_instrument(*book, &record);
+            out_.instrument(*book, &record);
             set_state(*book, BookState::building, Reason::none, &record);
-            if (book->joins()) want_snapshot(*book, now_ns_);
+            if (book->joins()) asker_.want(*book, now_ns_);
             return;
         }
         const int price_exponent = body->price_scale - book->facts.price_scale;
@@ -190,12 +185,12 @@ private:
         book->facts = *body;
         book->version = record.version;
         associate(*book, record);
-        publish_instrument(*book, &record);
+        out_.instrument(*book, &record);
         mark_board(*book);
         if (book->state == BookState::closed) {
             book->clear();
             set_state(*book, BookState::building, Reason::none, &record);
-            if (book->joins()) want_snapshot(*book, now_ns_);
+            if (book->joins()) asker_.want(*book, now_ns_);
         }
         if (price_exponent == 0 && qty_exponent == 0) return;
         if (!book->rescale(price_exponent, qty_exponent)) {
@@ -211,7 +206,7 @@ private:
             book->bbo.last_seq = last_seq;
         }
         // Readers that do not rescale for themselves are whole again at once.
-        if (book->state == BookState::live && !publish_snapshot(*book, &record, FLAG_REFRESH))
+        if (book->state == BookState::live && !out_.snapshot(*book, &record, FLAG_REFRESH))
             make_oversize(*book, &record);
     }
 
@@ -245,7 +240,7 @@ private:
         if (!bridges(book, body.last_seq)) {
             ++book.counters.snapshots_old;
             set_state(book, book.state, Reason::snapshot_old, &record);
-            retry(book);
+            asker_.again(book, now_ns_);
             return;
         }
         if (!replace(book, record, body, true)) return;
@@ -309,7 +304,7 @@ private:
                 return;
             }
             if (verdict == Verdict::apply) {
-                if (apply(*book, record, *body, &record)) publish_diff(*book, record, *body);
+                if (apply(*book, record, *body, &record) && !out_.diff(*book, record, *body)) make_oversize(*book, &record);
                 return;
             }
             ++book->counters.gaps;
@@ -348,11 +343,7 @@ private:
         if (body_of<TradeBody>(record) == nullptr) return bad(record);
         if (!of_current_session(record) || !right_version(*book, record)) return;
         ++book->counters.trades;
-        RecordHeader& to = out_.add(record.size_bytes);
-        const std::uint32_t size_bytes = to.size_bytes;
-        std::memcpy(static_cast<void*>(&to), &record, record.size_bytes);
-        to.size_bytes = size_bytes;
-        to.stage_ns[2] = stamp(record.origin_ns);
+        out_.pass_on(record);
     }
 
     void on_venue_bbo(const RecordHeader& record) {
@@ -395,7 +386,7 @@ private:
             if (body->up == 0)
                 make_stale(*book, Reason::link_down, &record);
             else if (book->joins() && book->state != BookState::live && book->state != BookState::closed)
-                want_snapshot(*book, now_ns_);
+                asker_.want(*book, now_ns_);
         }
     }
 
@@ -420,9 +411,7 @@ private:
         if (body == nullptr) return bad(record);
         if (body->outcome == static_cast<std::uint8_t>(Outcome::done)) return;
         for (auto& book : books_) {
-            if (!book || book->request_id == 0 || book->request_id != body->request_id) continue;
-            ++book->counters.refused;
-            book->request_id = 0;
+            if (!book || !asker_.refused(*book, body->request_id)) continue;
             if (book->state == BookState::resyncing) set_state(*book, BookState::stale, book->reason, &record);
         }
     }
@@ -505,11 +494,9 @@ private:
             book->backlog.clear();
             book->sync.start(0, false);
             book->silenced = false;
-            book->request_id = 0;
+            asker_.forget(*book);
             set_state(*book, BookState::building, Reason::session, &record);
-            book->request_due_ns = NEVER;
-            book->backoff_ns = settings_.backoff_ns;
-            if (book->joins()) want_snapshot(*book, now_ns_);
+            if (book->joins()) asker_.want(*book, now_ns_);
         }
         return true;
     }
@@ -542,7 +529,7 @@ private:
         if (id >= books_.size()) books_.resize(id + 1u);
         books_[id] = std::make_unique<Book>(settings_.board_depth, settings_.backlog_records, settings_.backlog_bytes);
         books_[id]->id = id;
-        books_[id]->backoff_ns = settings_.backoff_ns;
+        asker_.forget(*books_[id]);
         return *books_[id];
     }
 
@@ -553,8 +540,8 @@ private:
         book.state = state;
         book.reason = reason;
         if (state != BookState::live) book.refresh_due_ns = NEVER;
-        if (state == BookState::closed) book.request_due_ns = NEVER;
-        publish_status(book, cause);
+        if (state == BookState::closed) asker_.withdraw(book);
+        out_.status(book, cause);
         mark_board(book);
     }
 
@@ -574,22 +561,9 @@ private:
         const bool was_live = book.state == BookState::live;
         book.silenced = false;
         set_state(book, BookState::stale, reason, cause);
-        if (!asks || connection_down(book.connection)) {
-            book.request_due_ns = NEVER;
-            return;
-        }
-        std::int64_t due_ns = now_ns_;
-        if (was_live) {
-            const bool settled = now_ns_ - book.live_since_ns >= settings_.settled_ns;
-            // A venue in auction stays crossed: without a pause we would resubscribe as fast as it answers.
-            if (!settled && (reason == Reason::crossed || reason == Reason::checksum)) {
-                due_ns += book.backoff_ns;
-                book.backoff_ns = std::min(2 * book.backoff_ns, settings_.backoff_max_ns);
-            } else {
-                book.backoff_ns = settings_.backoff_ns;
-            }
-        }
-        want_snapshot(book, due_ns);
+        if (!asks || connection_down(book.connection)) return asker_.withdraw(book);
+        if (was_live) asker_.want_after(book, reason, now_ns_);
+        else asker_.want(book, now_ns_);
     }
     void make_oversize(Book& book, const RecordHeader* cause) {
         ++book.counters.oversize;
@@ -598,7 +572,7 @@ private:
 
     // The book is whole: say so, after everything that a reader needs to be whole too.
     void go_live(Book& book, const RecordHeader* cause, std::uint16_t flags) {
-        if (!publish_snapshot(book, cause, flags)) return make_oversize(book, cause);
+        if (!out_.snapshot(book, cause, flags)) return make_oversize(book, cause);
         book.silenced = false;
         if (book.state != BookState::live) {
             if (book.has_lived) ++book.counters.resyncs;
@@ -607,56 +581,14 @@ private:
             set_state(book, BookState::live, Reason::none, cause);
             schedule_refresh(book);
         }
-        book.request_due_ns = NEVER;
-        book.request_id = 0;
-        publish_bbo(book, cause);
-    }
-
-    // -- requests -----------------------------------------------------------------------------------------------
-
-    // One request at most is open an instrument; one that is due already keeps its time.
-    void want_snapshot(Book& book, std::int64_t due_ns) {
-        if (!settings_.asks || book.request_due_ns != NEVER) return;
-        book.request_due_ns = due_ns;
-        next_request_ns_ = std::min(next_request_ns_, due_ns);
-    }
-    void retry(Book& book) {
-        if (!settings_.asks) return;
-        if (book.request_due_ns == NEVER) want_snapshot(book, now_ns_ + book.backoff_ns);
+        asker_.settled(book);
+        out_.bbo(book, cause);
     }
 
     void ask_due() {
-        if (next_request_ns_ > now_ns_) return;
-        const std::int64_t interval_ns = 1'000'000'000 / std::max(settings_.requests_per_s, 1u);
-        const std::int64_t burst_ns = interval_ns * (std::max(settings_.requests_burst, 1u) - 1);
-        std::int64_t next_ns = NEVER;
-        for (auto& book : books_) {
-            if (!book || book->request_due_ns == NEVER) continue;
-            if (book->request_due_ns <= now_ns_) {
-                if (paced_ns_ - burst_ns > now_ns_) {
-                    next_ns = std::min(next_ns, paced_ns_ - burst_ns);
-                    continue;
-                }
-                paced_ns_ = std::max(paced_ns_, now_ns_) + interval_ns;
-                ask(*book);
-            }
-            next_ns = std::min(next_ns, book->request_due_ns);
-        }
-        next_request_ns_ = next_ns;
-    }
-
-    void ask(Book& book) {
-        Request request{};
-        request.id = book.request_id = next_request_id_++;
-        request.kind = static_cast<std::uint16_t>(book.joins() ? RequestKind::snapshot : RequestKind::resync);
-        request.reason = static_cast<std::uint16_t>(book.reason);
-        std::memcpy(request.symbol, book.facts.symbol, sizeof request.symbol);
-        request.symbol[sizeof request.symbol - 1] = '\0';
-        requests_.push_back(request);
-        ++book.counters.requests;
-        book.request_due_ns = now_ns_ + book.backoff_ns;
-        book.backoff_ns = std::min(2 * book.backoff_ns, settings_.backoff_max_ns);
-        if (book.state == BookState::stale) set_state(book, BookState::resyncing, book.reason);
+        asker_.ask_due(books_, now_ns_, [&](Book& book) {
+            if (book.state == BookState::stale) set_state(book, BookState::resyncing, book.reason);
+        });
     }
 
     // -- refresh ------------------------------------------------------------------------------------------------
@@ -681,7 +613,7 @@ private:
             if (!done && book->refresh_due_ns <= now_ns_) {
                 done = true;
                 book->refresh_due_ns = NEVER;
-                if (!publish_snapshot(*book, nullptr, FLAG_REFRESH)) {
+                if (!out_.snapshot(*book, nullptr, FLAG_REFRESH)) {
                     make_oversize(*book, nullptr);
                     continue;
                 }
@@ -692,95 +624,6 @@ private:
         return done;
     }
 
-    // -- records out --------------------------------------------------------------------------------------------
-
-    // `cause` null: nothing that just arrived made this record; its times are those of the book.
-    RecordHeader& add(RecordType type, std::size_t body_bytes, const Book& book, const RecordHeader* cause) {
-        RecordHeader& to = out_.add(static_cast<std::uint32_t>(sizeof(RecordHeader) + body_bytes));
-        const RecordHeader& from = cause != nullptr ? *cause : book.last;
-        to.type = static_cast<std::uint16_t>(type);
-        to.raw_seq = from.raw_seq;
-        to.exch_ns = from.exch_ns;
-        to.recv_ns = from.recv_ns;
-        to.origin_ns = from.origin_ns;
-        to.instrument = book.id;
-        to.version = book.version;
-        to.connection = book.connection;
-        to.session = book.session;
-        if (cause != nullptr) {
-            to.stage_ns[0] = from.stage_ns[0];
-            to.stage_ns[1] = from.stage_ns[1];
-            to.stage_ns[2] = stamp(from.origin_ns);
-        }
-        return to;
-    }
-    std::uint32_t stamp(std::int64_t origin_ns) {
-        if (stamp_mono_ns_ == 0) stamp_mono_ns_ = mono_ns();
-        return stage_stamp(origin_ns, stamp_mono_ns_);
-    }
-
-    void publish_instrument(const Book& book, const RecordHeader* cause) {
-        ++announced_;
-        std::memcpy(static_cast<void*>(&add(RecordType::instrument, sizeof(InstrumentBody), book, cause) + 1), &book.facts,
-                    sizeof book.facts);
-    }
-    void publish_status(const Book& book, const RecordHeader* cause) {
-        auto& body = *reinterpret_cast<StatusBody*>(&add(RecordType::status, sizeof(StatusBody), book, cause) + 1);
-        body.last_seq = book.sync.last();
-        body.state = static_cast<std::uint8_t>(book.state);
-        body.reason = static_cast<std::uint8_t>(book.reason);
-    }
-
-    // False if the ring does not take so large a record.
-    bool publish_snapshot(const Book& book, const RecordHeader* cause, std::uint16_t flags) {
-        const std::size_t body_bytes = sizeof(BookBody) + book.levels() * sizeof(Level);
-        if (sizeof(RecordHeader) + body_bytes > settings_.record_max_bytes) return false;
-        RecordHeader& to = add(RecordType::snapshot, body_bytes, book, cause);
-        to.flags = flags;
-        auto& body = *reinterpret_cast<BookBody*>(&to + 1);
-        body.first_seq = body.last_seq = book.sync.last();
-        body.rule = book.facts.rule;
-        body.scope = book.facts.scope;
-        body.bid_count = book.bids.size();
-        body.ask_count = book.asks.size();
-        auto* levels = reinterpret_cast<Level*>(&body + 1);
-        for (const Ladder* side : {&book.bids, &book.asks}) side->for_each([&](Level level) { *levels++ = level; });
-        return true;
-    }
-
-    void publish_diff(Book& book, const RecordHeader& record, const BookBody& cause) {
-        const auto& bids = book.bid_diff.changes();
-        const auto& asks = book.ask_diff.changes();
-        if (bids.empty() && asks.empty()) return;
-        const std::size_t body_bytes = sizeof(BookBody) + (bids.size() + asks.size()) * sizeof(Level);
-        if (sizeof(RecordHeader) + body_bytes > settings_.record_max_bytes) return make_oversize(book, &record);
-        RecordHeader& to = add(RecordType::diff, body_bytes, book, &record);
-        to.flags = record.flags & FLAG_CONTINUED;
-        auto& body = *reinterpret_cast<BookBody*>(&to + 1);
-        body.first_seq = cause.first_seq;
-        body.last_seq = cause.last_seq;
-        body.prev_seq = cause.prev_seq;
-        body.rule = cause.rule;
-        body.scope = cause.scope;
-        body.bid_count = static_cast<std::uint32_t>(bids.size());
-        body.ask_count = static_cast<std::uint32_t>(asks.size());
-        auto* levels = reinterpret_cast<Level*>(&body + 1);
-        for (const auto* side : {&bids, &asks})
-            for (const Change& change : *side) *levels++ = {change.price, change.after};
-        publish_bbo(book, &record);
-    }
-
-    // If it moved.
-    void publish_bbo(Book& book, const RecordHeader* cause) {
-        const BboBody best = book.best();
-        if (book.bbo_published && best.bid_price == book.bbo.bid_price && best.bid_qty == book.bbo.bid_qty &&
-            best.ask_price == book.bbo.ask_price && best.ask_qty == book.bbo.ask_qty)
-            return;
-        book.bbo = best;
-        book.bbo_published = true;
-        std::memcpy(static_cast<void*>(&add(RecordType::bbo, sizeof best, book, cause) + 1), &best, sizeof best);
-    }
-
     void mark_board(Book& book) {
         book.board_due = true;
         board_due_.push_back(book.id);
@@ -789,19 +632,14 @@ private:
     const Settings settings_;
     std::vector<std::unique_ptr<Book>> books_;
     std::vector<Connection> connections_;
-    Outbox out_;
-    std::deque<Request> requests_;
+    Asker asker_;
+    RecordsOut out_;
     std::vector<std::uint32_t> board_due_;
     std::uint64_t ring_seq_ = 0;  // of the last record; 0: none yet
     std::uint32_t epoch_ = 0;
-    std::uint64_t next_request_id_;
     std::uint64_t holes_ = 0;
     std::uint64_t unknown_ = 0;
-    std::uint64_t announced_ = 0;
     std::int64_t now_ns_ = 0;
-    std::int64_t stamp_mono_ns_ = 0;
-    std::int64_t paced_ns_ = 0;
-    std::int64_t next_request_ns_ = NEVER;
     std::int64_t next_refresh_ns_ = NEVER;
 };
 
