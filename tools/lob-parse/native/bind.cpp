@@ -160,7 +160,7 @@ struct PyDecoder {
         nb::list events;
         if (!decoder.read(plan, frame.c_str(), frame.size())) return nb::make_tuple(name(decoder.error()), events);
         bool known = false;
-        for (std::uint32_t scope = 0; scope < decoder.scope_count(); ++scope) {
+        for (std::uint32_t scope = 0; scope < decoder.scopes().count(); ++scope) {
             const parse::Kind kind = decoder.kind_of(scope);
             if (kind == parse::Kind::none) continue;
             known = true;
@@ -185,7 +185,7 @@ struct PyDecoder {
             const std::int64_t begin_ns = lob::mono_ns();
             for (const std::string& text : texts) {
                 if (!decoder.read(plan, text.data(), text.size())) continue;
-                for (std::uint32_t scope = 0; scope < decoder.scope_count(); ++scope) {
+                for (std::uint32_t scope = 0; scope < decoder.scopes().count(); ++scope) {
                     const parse::Kind kind = decoder.kind_of(scope);
                     if (kind == parse::Kind::none || kind == parse::Kind::ignore) continue;
                     if (!decoder.message(scope, kind, rule, {}, message)) continue;

@@ -1,26 +1,19 @@
-// decode.hpp - walks one message by a plan: text -> scopes with fields and levels -> messages.
+// decode.hpp - walks one message by a plan: text -> scopes with fields (scopes.hpp) and levels -> messages (message.hpp).
 //
-// One pass over the text. Each object that the shape marks opens a Scope; its fields are views of the text or exact
-// numbers, its levels go to scratch memory that is kept from message to message, so nothing is allocated once the
-// largest message has been seen. What a scope is, is decided when the whole text has been read, because a key may
-// stand before or after what it needs.
+// One pass over the text. Levels go to scratch memory that is kept from message to message, so nothing is allocated
+// once the largest message has been seen.
 //
 // Strict: the whole text is checked, also what is skipped. A key that the shape names may stand once in an object.
-// A field that cannot be read spoils the message only if the message needs it: `p` is a price in a trade and may be
-// anything in a message that is of no interest.
 #pragma once
 
 #include <string_view>
 #include <vector>
 
-#include "layout.hpp"
+#include "message.hpp"
 #include "plan.hpp"
-#include "time.hpp"
+#include "scopes.hpp"
 
 namespace lob::parse {
-
-// Why a frame gives no event. The names are the keys of Parser.counts().
-enum class Bad : std::uint8_t { none, json, number, time, field, symbol, range, oversize };
 
 struct RawLevel {
     std::uint64_t price;
@@ -30,44 +23,11 @@ struct RawLevel {
     bool price_negative;
 };
 
-inline constexpr std::uint32_t NO_INDEX = 0xFFFFFFFFu;
-
 // One array of levels: parts of the two scratch vectors.
 struct Segment {
     std::uint32_t begin[2];
     std::uint32_t end[2];
     std::uint32_t next;
-};
-
-struct FieldScope {
-    std::uint32_t parent;
-    std::uint32_t has;  // bit(Field)
-    std::uint32_t bad;
-    Bad levels_bad;
-    TakerSide taker_side;
-    bool buyer_is_maker;
-    std::uint32_t checksum;
-    std::uint32_t first_segment, last_segment;
-    std::uint64_t first_seq, last_seq, prev_seq, trade_id;
-    std::int64_t exch_ns;
-    std::string_view symbol;
-    Decimal decimals[DECIMALS];
-    std::string_view tags[TAGS_MAX];
-
-    bool knows(Field field) const { return (has & bit(field)) != 0; }
-};
-
-// A scope that a rule has named, with what it takes from the scopes around it.
-struct Message {
-    Kind kind = Kind::none;
-    std::uint32_t scope = 0;
-    std::string_view symbol;
-    std::uint64_t first_seq = 0, last_seq = 0, prev_seq = 0, trade_id = 0;
-    std::uint32_t checksum = 0;
-    bool has_checksum = false;
-    TakerSide taker_side = TakerSide::unknown;
-    std::int64_t exch_ns = 0;
-    Decimal decimals[DECIMALS];  // bid_price, bid_qty, ask_price, ask_qty, price, qty
 };
 
 class Decoder {
@@ -77,7 +37,7 @@ public:
         plan_ = &plan;
         begin_ = text;
         end_ = text + size;
-        scope_count_ = 0;
+        scopes_.clear();
         segments_.clear();
         count_[0] = count_[1] = 0;
         arena_used_ = 0;
@@ -85,7 +45,7 @@ public:
         const char* at = skip_space(begin_, end_);
         if (at == end_) return fail();
         if (*at == '{') {
-            open_scope(NO_INDEX);
+            scopes_.open(NO_INDEX);
             at = object(plan.nodes[plan.root], at + 1, 0, 1);
         } else {
             at = skip_value(at, end_, 0);
@@ -95,73 +55,13 @@ public:
     }
     Bad error() const { return error_; }
 
+    const Scopes& scopes() const { return scopes_; }
     // The first rule that matches a scope; Kind::none: no rule does.
-    Kind kind_of(std::uint32_t scope) const {
-        for (const Rule& rule : plan_->rules)
-            if ((scopes_[scope].has & rule.has) == rule.has && tags_match(rule, scope)) return rule.kind;
-        return Kind::none;
-    }
-
+    Kind kind_of(std::uint32_t scope) const { return MessageReader(scopes_).kind_of(plan_->rules, scope); }
     // What a scope of that kind says; `symbol`: of the message if the text has none. False: see error().
-    bool message(std::uint32_t index, Kind kind, SequenceRule rule, std::string_view symbol, Message& out) {
-        const FieldScope& scope = scopes_[index];
-        out = Message{};
-        out.kind = kind;
-        out.scope = index;
-        const FieldScope* from = holder(index, Field::symbol);
-        out.symbol = from != nullptr ? from->symbol : symbol;
-        if (out.symbol.empty() || out.symbol.size() >= sizeof(InstrumentBody::symbol)) return fail(Bad::symbol);
-        if (!time(index, out)) return false;
-        if (kind == Kind::snapshot || kind == Kind::diff) {
-            if (scope.levels_bad != Bad::none) return fail(scope.levels_bad);
-            const bool diff = kind == Kind::diff;
-            const bool first = diff && rule == SequenceRule::range;
-            const bool prev = diff && rule == SequenceRule::chain;
-            if (!number(index, Field::last_seq, &FieldScope::last_seq, rule != SequenceRule::none, out.last_seq)) return false;
-            out.first_seq = out.last_seq;
-            if (diff && !number(index, Field::first_seq, &FieldScope::first_seq, first, out.first_seq)) return false;
-            if (diff && !number(index, Field::prev_seq, &FieldScope::prev_seq, prev, out.prev_seq)) return false;
-            if (rule == SequenceRule::step && out.last_seq != 0) out.prev_seq = out.last_seq - 1;
-            if (const FieldScope* sum = holder(index, Field::checksum)) {
-                if (sum->bad & bit(Field::checksum)) return fail(Bad::number);
-                out.checksum = sum->checksum;
-                out.has_checksum = true;
-            }
-            return true;
-        }
-        if (kind == Kind::trade) {
-            if (!decimal(index, Field::price, true, out) || !decimal(index, Field::qty, true, out)) return false;
-            if (!number(index, Field::trade_id, &FieldScope::trade_id, false, out.trade_id)) return false;
-            if (const FieldScope* side = holder(index, Field::taker_side)) {
-                if (side->bad & bit(Field::taker_side)) return fail(Bad::field);
-                out.taker_side = side->taker_side;
-            } else if (const FieldScope* maker = holder(index, Field::buyer_is_maker)) {
-                out.taker_side = maker->buyer_is_maker ? TakerSide::sell : TakerSide::buy;
-            }
-            return true;
-        }
-        if (!number(index, Field::last_seq, &FieldScope::last_seq, false, out.last_seq)) return false;
-        for (const Field field : {Field::bid_price, Field::bid_qty, Field::ask_price, Field::ask_qty})
-            if (!decimal(index, field, false, out)) return false;
-        // Without a price there is no such side.
-        if (holder(index, Field::bid_price) == nullptr) out.decimals[1] = Decimal{};
-        if (holder(index, Field::ask_price) == nullptr) out.decimals[3] = Decimal{};
-        return true;
-    }
-
-    std::uint32_t scope_count() const { return scope_count_; }
-    const FieldScope& scope(std::uint32_t index) const { return scopes_[index]; }
-
-    // Symbols that were read before the trouble: none, one, or several different ones.
-    enum class Symbols { none, one, several };
-    Symbols symbols_seen(std::string_view& symbol) const {
-        symbol = {};
-        for (std::uint32_t i = 0; i < scope_count_; ++i)
-            if (scopes_[i].knows(Field::symbol)) {
-                if (!symbol.empty() && symbol != scopes_[i].symbol) return Symbols::several;
-                symbol = scopes_[i].symbol;
-            }
-        return symbol.empty() ? Symbols::none : Symbols::one;
+    bool message(std::uint32_t scope, Kind kind, SequenceRule rule, std::string_view symbol, Message& out) {
+        MessageReader reader(scopes_);
+        return reader.read(scope, kind, rule, symbol, out) || fail(reader.error());
     }
 
     // How many levels a scope has on a side.
@@ -188,16 +88,6 @@ private:
     bool fail(Bad why = Bad::json) {
         if (error_ == Bad::none) error_ = why;
         return false;
-    }
-
-    std::uint32_t open_scope(std::uint32_t parent) {
-        if (scope_count_ == scopes_.size()) scopes_.emplace_back();  // a used one is not cleared, only its marks
-        FieldScope& scope = scopes_[scope_count_];
-        scope.parent = parent;
-        scope.has = scope.bad = 0;
-        scope.levels_bad = Bad::none;
-        scope.first_segment = scope.last_segment = NO_INDEX;
-        return scope_count_++;
     }
 
     std::string_view text(const char* at, const char* end, bool escaped) {
@@ -307,7 +197,7 @@ private:
                     no_levels(key, scope);
                     break;
                 }
-                return object(node, at + 1, node.scope ? open_scope(scope) : scope, depth + 1);
+                return object(node, at + 1, node.scope ? scopes_.open(scope) : scope, depth + 1);
             }
             case '[': {
                 if (key.node == NO_NODE) break;
@@ -322,14 +212,14 @@ private:
                     const char* const p = fast_decimal(at + 1, number.mantissa, number.decimals);
                     if (p != nullptr && *p == '"') [[likely]] {
                         number.negative = false;
-                        mark(scopes_[scope], key.scalar.field, true);
+                        scopes_[scope].mark(key.scalar.field, true);
                         return p + 1;
                     }
                 }
                 bool escaped = false;
                 const char* const close = scan_string(at + 1, end_, escaped);
                 if (close == nullptr) return nullptr;
-                if (key.scalar.field != Field::none) take_text(key.scalar, scopes_[scope], text(at + 1, close, escaped));
+                if (key.scalar.field != Field::none) scopes_[scope].take_text(key.scalar, text(at + 1, close, escaped));
                 else no_levels(key, scope);
                 return close + 1;
             }
@@ -353,7 +243,7 @@ private:
                     std::uint64_t integer = 0;
                     const char* const p = fast_unsigned(at, integer);
                     if (p != nullptr && (*p == ',' || *p == '}' || *p == ']')) [[likely]] {
-                        take_unsigned(key.scalar, scopes_[scope], integer, true);
+                        scopes_[scope].take_unsigned(key.scalar, integer, true);
                         return p;
                     }
                 }
@@ -361,7 +251,7 @@ private:
                 Number result{};
                 const char* const after = scan_number(at, end_, number, result);
                 if (after == nullptr) return nullptr;
-                take_number(key.scalar, scopes_[scope], {at, static_cast<std::size_t>(after - at)}, number, result);
+                scopes_[scope].take_number(key.scalar, {at, static_cast<std::size_t>(after - at)}, number, result);
                 return after;
             }
         }
@@ -386,7 +276,7 @@ private:
         if (*at == ']') return at + 1;
         for (;;) {
             if (at == end_) return nullptr;
-            if (*at == '{') at = object(item, at + 1, item.scope ? open_scope(scope) : scope, depth + 1);
+            if (*at == '{') at = object(item, at + 1, item.scope ? scopes_.open(scope) : scope, depth + 1);
             else at = skip_value(at, end_, depth);
             if (at == nullptr) return nullptr;
             at = skip_space(at, end_);
@@ -395,84 +285,6 @@ private:
             if (*at != ',') return nullptr;
             at = skip_space(at + 1, end_);
         }
-    }
-
-    // --- scalars ---------------------------------------------------------------------------------------------
-
-    static bool is_decimal(Field field) { return field >= Field::bid_price && field <= Field::qty; }
-    static unsigned decimal_index(Field field) {
-        return static_cast<unsigned>(field) - static_cast<unsigned>(Field::bid_price);
-    }
-
-    static void mark(FieldScope& scope, Field field, bool good) {
-        scope.has |= bit(field);
-        if (!good) scope.bad |= bit(field);
-    }
-
-    static void take_text(const Scalar& scalar, FieldScope& scope, std::string_view text) {
-        const char* const at = text.data();
-        const char* const end = at + text.size();
-        const Field field = scalar.field;
-        std::uint64_t value = 0;
-        if (is_decimal(field)) {
-            mark(scope, field, decimal_of(at, end, scope.decimals[decimal_index(field)]) == Number::ok);
-            return;
-        }
-        switch (field) {
-            case Field::symbol:
-                scope.symbol = text;
-                mark(scope, field, true);
-                break;
-            case Field::tag:
-                scope.tags[scalar.tag] = text;
-                scope.has |= bit(Field::tag, scalar.tag);
-                break;
-            case Field::taker_side:
-                scope.taker_side = text == scalar.buy ? TakerSide::buy : TakerSide::sell;
-                mark(scope, field, text == scalar.buy || text == scalar.sell);
-                break;
-            case Field::exch_time:
-                mark(scope, field,
-                     scalar.unit == TimeUnit::rfc3339 ? rfc3339_ns(at, end, scope.exch_ns)
-                                                      : unsigned_of(at, end, value) && unix_time_ns(value, scalar.unit, scope.exch_ns));
-                break;
-            default: {
-                const bool good = unsigned_of(at, end, value);
-                take_unsigned(scalar, scope, value, good);
-            }
-        }
-    }
-
-    static void take_number(const Scalar& scalar, FieldScope& scope, std::string_view text, const Decimal& number, Number result) {
-        const Field field = scalar.field;
-        if (is_decimal(field)) {
-            scope.decimals[decimal_index(field)] = number;
-            mark(scope, field, result == Number::ok);
-            return;
-        }
-        std::uint64_t value = 0;
-        const bool good = unsigned_of(text.data(), text.data() + text.size(), value);
-        take_unsigned(scalar, scope, value, good);
-    }
-
-    // An integer, or (not `good`) something that should have been one.
-    static void take_unsigned(const Scalar& scalar, FieldScope& scope, std::uint64_t value, bool good) {
-        switch (scalar.field) {
-            case Field::exch_time:
-                if (scalar.unit != TimeUnit::rfc3339)
-                    mark(scope, Field::exch_time, good && unix_time_ns(value, scalar.unit, scope.exch_ns));
-                return;
-            case Field::first_seq: scope.first_seq = value; break;
-            case Field::last_seq: scope.last_seq = value; break;
-            case Field::prev_seq: scope.prev_seq = value; break;
-            case Field::trade_id: scope.trade_id = value; break;
-            case Field::checksum:
-                scope.checksum = static_cast<std::uint32_t>(value);
-                mark(scope, Field::checksum, good && value <= 0xFFFFFFFFu);
-                return;
-            default: return;  // a number where a text should be: not there
-        }
-        mark(scope, scalar.field, good);
     }
 
     // --- levels ----------------------------------------------------------------------------------------------
@@ -688,62 +500,10 @@ private:
         return at + 1;
     }
 
-    // --- fields ----------------------------------------------------------------------------------------------
-
-    // The nearest scope, from inside out, that has the field; null: none.
-    const FieldScope* holder(std::uint32_t index, Field field, unsigned offset = 0) const {
-        for (; index != NO_INDEX; index = scopes_[index].parent)
-            if (scopes_[index].has & bit(field, offset)) return &scopes_[index];
-        return nullptr;
-    }
-
-    bool tags_match(const Rule& rule, std::uint32_t index) const {
-        for (const TagTest& test : rule.when) {
-            const FieldScope* from = holder(index, Field::tag, test.tag);
-            if (test.absent) {
-                if (from != nullptr) return false;
-                continue;
-            }
-            if (from == nullptr) return false;
-            bool any = false;
-            for (const std::string& value : test.values) any = any || from->tags[test.tag] == value;
-            if (!any) return false;
-        }
-        return true;
-    }
-
-    bool number(std::uint32_t index, Field field, std::uint64_t FieldScope::*member, bool needed, std::uint64_t& out) {
-        const FieldScope* from = holder(index, field);
-        if (from == nullptr) return needed ? fail(Bad::field) : true;
-        if (from->bad & bit(field)) return fail(Bad::number);
-        out = from->*member;
-        return true;
-    }
-
-    bool decimal(std::uint32_t index, Field field, bool needed, Message& out) {
-        const FieldScope* from = holder(index, field);
-        if (from == nullptr) return needed ? fail(Bad::field) : true;
-        if (from->bad & bit(field)) return fail(Bad::number);
-        const Decimal& value = from->decimals[decimal_index(field)];
-        const bool qty = field == Field::bid_qty || field == Field::ask_qty || field == Field::qty;
-        if (qty && value.negative) return fail(Bad::number);
-        out.decimals[decimal_index(field)] = value;
-        return true;
-    }
-
-    bool time(std::uint32_t index, Message& out) {
-        const FieldScope* from = holder(index, Field::exch_time);
-        if (from == nullptr) return true;
-        if (from->bad & bit(Field::exch_time)) return fail(Bad::time);
-        out.exch_ns = from->exch_ns;
-        return true;
-    }
-
     const Plan* plan_ = nullptr;
     const char* begin_ = nullptr;
     const char* end_ = nullptr;
-    std::vector<FieldScope> scopes_;
-    std::uint32_t scope_count_ = 0;
+    Scopes scopes_;
     std::vector<Segment> segments_;
     std::vector<RawLevel> levels_[2];
     std::uint32_t count_[2] = {0, 0};

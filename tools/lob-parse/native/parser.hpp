@@ -248,7 +248,7 @@ private:
         if (!decoder_.read(stream_, text.data(), text.size())) return bad(decoder_.error());
         bool known = false;
         bool book = false;
-        for (std::uint32_t scope = 0; scope < decoder_.scope_count(); ++scope) {
+        for (std::uint32_t scope = 0; scope < decoder_.scopes().count(); ++scope) {
             const Kind kind = decoder_.kind_of(scope);
             if (kind == Kind::none) continue;
             known = true;
@@ -257,8 +257,8 @@ private:
             if (!decoder_.message(scope, kind, facts_.rule, {}, message)) return bad(decoder_.error());
             book = book || kind == Kind::snapshot || kind == Kind::diff;
         }
-        if (facts_.scope == Scope::connection && !book && decoder_.scope_count() != 0) {
-            const FieldScope& root = decoder_.scope(0);
+        if (facts_.scope == Scope::connection && !book && decoder_.scopes().count() != 0) {
+            const FieldScope& root = decoder_.scopes()[0];
             if (root.knows(Field::last_seq) && !(root.bad & bit(Field::last_seq))) sequence(root);
         }
         for (const Message& message : messages_) event(message);
@@ -278,7 +278,7 @@ private:
         add(Count::frames);
         messages_.clear();
         const bool read = decoder_.read(*rest_, body.data(), body.size());
-        for (std::uint32_t scope = 0; read && scope < decoder_.scope_count(); ++scope) {
+        for (std::uint32_t scope = 0; read && scope < decoder_.scopes().count(); ++scope) {
             const Kind kind = decoder_.kind_of(scope);
             if (kind == Kind::none || kind == Kind::ignore) continue;
             Message& message = messages_.emplace_back();
@@ -360,7 +360,7 @@ private:
         std::uint32_t id = NO_INSTRUMENT;
         if (facts_.scope == Scope::instrument) {
             std::string_view symbol;
-            if (decoder_.symbols_seen(symbol) == Decoder::Symbols::one) id = instruments_.find(raw_->connection, symbol);
+            if (decoder_.scopes().symbols_seen(symbol) == Scopes::Symbols::one) id = instruments_.find(raw_->connection, symbol);
         }
         const Reason reason = why == Bad::range ? Reason::out_of_range : Reason::bad_message;
         lost(id == NO_INSTRUMENT ? Scope::connection : Scope::instrument, id, reason, 1);
