@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import secrets
 import socket as sockets
 import subprocess
 import sys
@@ -27,61 +25,46 @@ from pathlib import Path
 from typing import Any
 
 from lob import records
-from lob._native import SpscWriter
-from lob.rings import InputRing, Kind, OutputRing, RingState
-from lob_connect._native import FrameReader, RawSink
+from lob_connect._native import FrameReader
 from lob_connect.selector import FrameSelector
 from lob_connect.socket import Socket, Transport, open_socket
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from raw_tape import RawTape, Taping
 
 TRANSPORTS = ("native", "websockets")
 # The ring does not say whether a message was text; the suite's own numbering does.
 BINARY = ("1.2.", "9.2.", "9.4.", "9.6.", "9.8.", "12.2.", "12.3.", "12.5.")
 MESSAGE_MAX_BYTES = 16 << 20
 RING_BYTES = 8 * MESSAGE_MAX_BYTES
-FRAME = int(records.RecordType.RAW_FRAME)
 # Of the suite's verdicts those that count as passed. NON-STRICT: right, and another order of events was hoped for.
 PASSED = ("OK", "NON-STRICT", "INFORMATIONAL")
 
 
-class Ring:
-    """A raw ring and its reader."""
+class Echo(Taping):
+    """A receiver that sends back what it finds on the tape."""
 
-    def __init__(self) -> None:
-        name = f"/lob.autobahn-{os.getpid()}-{secrets.token_hex(3)}.raw"
-        self._ring = OutputRing(name, Kind.SPSC, policy="drop", capacity_bytes=RING_BYTES)
-        assert isinstance(self._ring.writer, SpscWriter)
-        self.writer = self._ring.writer
-        self._input = InputRing(name, "test")
-        self.reader = self._input.reader
-        self.sink = RawSink(self.writer, 0)
-        self.sink.copies = True  # so that we are called for each message
-
-    def close(self) -> None:
-        self._input.close()
-        self._ring.close(RingState.CLOSED, remove=True)
-
-
-class Echo:
-    """A receiver that sends back what it finds in the ring."""
-
-    def __init__(self, ring: Ring, native: bool, binary: bool) -> None:
+    def __init__(self, tape: RawTape, native: bool, binary: bool) -> None:
+        super().__init__(tape, native, MESSAGE_MAX_BYTES)
         self.messages: list[bytes] = []
-        self._ring, self._native, self._binary = ring, native, binary
+        self._binary = binary
         self._socket: Socket | None = None
 
     def opened(self, recv_ns: int, socket: Socket) -> FrameReader | None:
         self._socket = socket
-        return FrameReader(socket, self._ring.sink, 0, 1, MESSAGE_MAX_BYTES) if self._native else None
+        self.tape.sink.copies = True  # so that we are called for each message
+        return super().opened(recv_ns, socket)
 
     def received(self, recv_ns: int, origin_ns: int, payload: bytes) -> None:
-        assert self._ring.writer.write_raw(FRAME, 0, 1, recv_ns, origin_ns, b"", payload) == 0
+        super().received(recv_ns, origin_ns, payload)
         self._echo()
 
     def noted(self, recv_ns: int, payload: bytes) -> None:
         self._echo()
 
     def _echo(self) -> None:
-        record = self._ring.reader.read()
+        record = self.tape.reader.read()
         assert record is not None
         payload = records.parse(record).text
         self.messages.append(payload)
@@ -91,22 +74,10 @@ class Echo:
         (protocol.send_binary if self._binary else protocol.send_text)(payload)
         self._socket.send_data()
 
-    def lost(self, count: int) -> None:
-        raise AssertionError("the ring is large enough")
 
-    def pay(self) -> bool:
-        return True
-
-    def broken(self, error: Exception) -> None:
-        raise error
-
-    def too_large(self, sentence: str) -> None: ...
-    def closed(self, recv_ns: int) -> None: ...
-
-
-async def visit(url: str, ring: Ring, transport: Transport, *, binary: bool = False) -> list[bytes]:
+async def visit(url: str, tape: RawTape, transport: Transport, *, binary: bool = False) -> list[bytes]:
     """Connect, send everything back until the connection ends; the messages."""
-    echo = Echo(ring, transport.native, binary)
+    echo = Echo(tape, transport.native, binary)
     socket = await open_socket(
         url,
         echo,
@@ -158,20 +129,20 @@ def wait_until_it_listens(url: str, process: subprocess.Popen[bytes]) -> None:
 def run_cases(wstest: str, cases: Sequence[str], folder: Path) -> dict[str, dict[str, Any]]:
     """transport -> case -> the suite's verdict (`behavior`, `behaviorClose`, `remoteCloseCode`)."""
     agents = {name: f"lob-connect_{name}" for name in TRANSPORTS}
-    with fuzzing_server(wstest, cases, folder) as url, closing(Ring()) as ring:
+    with fuzzing_server(wstest, cases, folder) as url, closing(RawTape(RING_BYTES)) as tape:
         for name, agent in agents.items():
             selector = FrameSelector() if name == "native" else None
             transport = Transport(native=name == "native", selector=selector)
 
             async def ask(path: str, transport: Transport = transport) -> Any:
-                return json.loads((await visit(f"{url}/{path}", ring, transport))[0])
+                return json.loads((await visit(f"{url}/{path}", tape, transport))[0])
 
             async def run(agent: str = agent, transport: Transport = transport, ask: Any = ask) -> None:
                 for number in range(1, await ask("getCaseCount") + 1):
                     case = (await ask(f"getCaseInfo?case={number}"))["id"]
                     address = f"{url}/runCase?case={number}&agent={agent}"
-                    await visit(address, ring, transport, binary=case.startswith(BINARY))
-                await visit(f"{url}/updateReports?agent={agent}", ring, transport)
+                    await visit(address, tape, transport, binary=case.startswith(BINARY))
+                await visit(f"{url}/updateReports?agent={agent}", tape, transport)
 
             with asyncio.Runner(loop_factory=lambda selector=selector: asyncio.SelectorEventLoop(selector)) as runner:
                 runner.run(run())

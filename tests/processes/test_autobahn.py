@@ -9,7 +9,6 @@ import asyncio
 import base64
 import hashlib
 import os
-import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -18,14 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from lob import records
-from lob._native import SpscWriter
-from lob.rings import InputRing, Kind, OutputRing, RingState
-from lob_connect._native import FrameReader, RawSink
 from lob_connect.selector import FrameSelector
-from lob_connect.socket import Socket, Transport, open_socket
+from lob_connect.socket import Transport, open_socket
 from processes import autobahn_client
 from processes.autobahn_cases import CLOSE, NO_CODE, PING, PONG, Case, cases, close_frame
+from raw_tape import RawTape, Taping
 
 MESSAGE_MAX_BYTES = 16 << 20
 CASES = list(cases())
@@ -34,51 +30,9 @@ GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 WHOLE = 1 << 30
 
 
-class Tape:
-    """A raw ring that several connections write, one after the other, and what one of them brought."""
-
-    def __init__(self) -> None:
-        name = f"/lob.autobahn-{os.getpid()}-{secrets.token_hex(3)}.raw"
-        self._ring = OutputRing(name, Kind.SPSC, policy="drop", capacity_bytes=8 * MESSAGE_MAX_BYTES)
-        assert isinstance(self._ring.writer, SpscWriter)
-        self._write = self._ring.writer.write_raw
-        self._reader = InputRing(name, "test")
-        self.sink = RawSink(self._ring.writer, 0)
-        self.native = True
-
-    def opened(self, recv_ns: int, socket: Socket) -> FrameReader | None:
-        return FrameReader(socket, self.sink, 0, 1, MESSAGE_MAX_BYTES) if self.native else None
-
-    def received(self, recv_ns: int, origin_ns: int, payload: bytes) -> None:
-        assert self._write(int(records.RecordType.RAW_FRAME), 0, 1, recv_ns, origin_ns, b"", payload) == 0
-
-    def noted(self, recv_ns: int, payload: bytes) -> None: ...
-    def lost(self, count: int) -> None:
-        raise AssertionError("the ring is large enough")
-
-    def pay(self) -> bool:
-        return True
-
-    def broken(self, error: Exception) -> None:
-        raise error
-
-    def too_large(self, sentence: str) -> None: ...
-    def closed(self, recv_ns: int) -> None: ...
-
-    def read(self) -> tuple[bytes, ...]:
-        found = []
-        while (record := self._reader.reader.read()) is not None:
-            found.append(records.parse(record).text)
-        return tuple(found)
-
-    def close(self) -> None:
-        self._reader.close()
-        self._ring.close(RingState.CLOSED, remove=True)
-
-
 @pytest.fixture(scope="module")
-def tape() -> Iterator[Tape]:
-    with closing(Tape()) as made:
+def tape() -> Iterator[RawTape]:
+    with closing(RawTape(8 * MESSAGE_MAX_BYTES)) as made:
         yield made
 
 
@@ -158,11 +112,11 @@ class Server:
                 seen.other.append(opcode)
 
 
-def play(tape: Tape, server: Server, case: Case, chops: Sequence[int], *, native: bool) -> list[tuple[object, ...]]:
+def play(tape: RawTape, server: Server, case: Case, chops: Sequence[int], *, native: bool) -> list[tuple[object, ...]]:
     """(messages in the ring, pongs, close code, other frames) of each way to cut the case."""
     selector = FrameSelector() if native else None
     transport = Transport(native, selector)
-    tape.native = native
+    receiver = Taping(tape, native, MESSAGE_MAX_BYTES)
     found: list[tuple[object, ...]] = []
 
     async def body() -> None:
@@ -173,7 +127,7 @@ def play(tape: Tape, server: Server, case: Case, chops: Sequence[int], *, native
                 server.seen = asyncio.get_running_loop().create_future()
                 socket = await open_socket(
                     url,
-                    tape,
+                    receiver,
                     context=None,
                     compression=case.deflate is not None,
                     max_message_bytes=MESSAGE_MAX_BYTES,
@@ -182,7 +136,7 @@ def play(tape: Tape, server: Server, case: Case, chops: Sequence[int], *, native
                 )
                 await socket.wait_closed()
                 seen = await server.seen
-                found.append((tape.read(), seen.pongs, seen.code, seen.other))
+                found.append((tuple(record.text for record in tape.read()), seen.pongs, seen.code, seen.other))
 
     with asyncio.Runner(loop_factory=partial(asyncio.SelectorEventLoop, selector)) as runner:
         runner.run(body())
@@ -198,7 +152,7 @@ def chops_of(case: Case) -> list[int]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-def test_case_gives_its_messages_and_close_code_by_both_transports_however_it_is_cut(tape: Tape, case: Case) -> None:
+def test_case_gives_its_messages_and_close_code_by_both_transports_however_it_is_cut(tape: RawTape, case: Case) -> None:
     expected = (case.messages, case.pongs, 1000 if case.code is None else case.code, [])
     chops = chops_of(case)
     for native in (True, False):

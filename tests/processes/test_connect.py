@@ -17,7 +17,7 @@ import pytest
 import trustme
 
 from exchange.running import Running, running
-from lob import recording, records
+from lob import recording
 from lob.descriptor import Descriptor
 from lob.names import list_rings
 from lob.records import Outcome, Reason, Record, RecordType, RequestKind
@@ -25,6 +25,7 @@ from lob.rings import InputRing
 from lob.segments import RingState, unlink
 from lob.trace import list_traces
 from pipeline import BIN, data_folder, unique_instance, wait_for
+from processes.peer import read_all
 
 DEADLINE_S = 15.0
 DATA = data_folder()
@@ -79,8 +80,7 @@ class Connect:
         if self.reader is None:
             self.attach()
         assert self.reader is not None
-        while (record := self.reader.reader.read()) is not None:
-            self.found.append(records.parse(record))
+        self.found += read_all(self.reader.reader)
         return self.found
 
     def until(self, condition: Callable[[list[Record]], Any], what: str, timeout_s: float = DEADLINE_S) -> list[Record]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lob import recording, records
+from lob import recording
 from lob.options import Common
 from lob.recording import Recorder
 from lob.records import Outcome, Reason, Record, RecordType, RequestKind, Scope
@@ -18,6 +18,7 @@ from lob.rings import InputRing, OutputRing
 from lob.segments import Kind, RingState
 from lob.stage import Stage
 from lob_connect.raw import Connection, RawRing
+from processes.peer import read_all
 
 CAPACITY = 1 << 14
 
@@ -37,10 +38,7 @@ class Bench:
         self.raw = RawRing(self.stage, self.ring)
 
     def read(self) -> list[Record]:
-        found = []
-        while (record := self.reader.reader.read()) is not None:
-            found.append(records.parse(record))
-        return found
+        return read_all(self.reader.reader)
 
     def fill(self, connection: Connection) -> int:
         """Frames until one is dropped; how many fitted."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 import zlib
 from collections.abc import Iterator, Sequence
@@ -21,42 +20,18 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN
 from websockets.uri import parse_uri
 
-from lob import records
-from lob._native import SpscWriter
-from lob.rings import InputRing, OutputRing
-from lob.segments import Kind, RingState
 from lob_connect._native import FrameReader, RawSink
 from lob_connect.socket import Socket, Transport
 from processes.autobahn_cases import BINARY, CONT, PING, PONG, TEXT, close_frame, fragments, frame
+from raw_tape import RawTape, Taping
 
 LIMIT = 70_000
 URI = parse_uri("ws://localhost/")
 
 
-class Ring:
-    """A raw ring and its reader."""
-
-    def __init__(self, capacity_bytes: int = 1 << 20) -> None:
-        name = f"/lob.frames-{os.getpid()}-{secrets.token_hex(3)}.raw"
-        self.ring = OutputRing(name, Kind.SPSC, policy="drop", capacity_bytes=capacity_bytes)
-        assert isinstance(self.ring.writer, SpscWriter)
-        self.writer = self.ring.writer
-        self.reader = InputRing(name, "test")
-
-    def read(self) -> list[records.Record]:
-        found = []
-        while (record := self.reader.reader.read()) is not None:
-            found.append(records.parse(record))
-        return found
-
-    def close(self) -> None:
-        self.reader.close()
-        self.ring.close(RingState.CLOSED, remove=True)
-
-
 @pytest.fixture(scope="module")
-def ring() -> Iterator[Ring]:
-    made = Ring()
+def ring() -> Iterator[RawTape]:
+    made = RawTape()
     yield made
     made.close()
 
@@ -142,35 +117,19 @@ class Wire(asyncio.Transport):
     def abort(self) -> None: ...
 
 
-class Receiver:
-    """A session's part: all messages end up in the ring, by the one way or the other."""
+class Receiver(Taping):
+    """One that has messages with a mark shown to it."""
 
-    def __init__(self, ring: Ring, native: bool) -> None:
-        self._ring, self._native = ring, native
-        self.sink = RawSink(ring.writer, 0)
+    def __init__(self, tape: RawTape, native: bool) -> None:
+        super().__init__(tape, native, LIMIT)
+        self.sink = RawSink(tape.writer, 0)  # with counts of its own
         self.noted_payloads: list[bytes] = []
-        self.natively = 0
 
     def opened(self, recv_ns: int, socket: Socket) -> FrameReader | None:
-        return FrameReader(socket, self.sink, 0, 1, LIMIT, 50, ("mark",)) if self._native else None
-
-    def received(self, recv_ns: int, origin_ns: int, payload: bytes) -> None:
-        assert self._ring.writer.write_raw(int(records.RecordType.RAW_FRAME), 0, 1, 1, 1, b"", payload) == 0
+        return FrameReader(socket, self.sink, 0, 1, LIMIT, 50, ("mark",)) if self.native else None
 
     def noted(self, recv_ns: int, payload: bytes) -> None:
         self.noted_payloads.append(payload)
-
-    def lost(self, count: int) -> None:
-        raise AssertionError("the ring is large enough")
-
-    def pay(self) -> bool:
-        return True
-
-    def broken(self, error: Exception) -> None:
-        raise error
-
-    def too_large(self, sentence: str) -> None: ...
-    def closed(self, recv_ns: int) -> None: ...
 
 
 @contextmanager
@@ -186,7 +145,7 @@ def running_loop() -> Iterator[None]:
 
 
 def by_us(
-    ring: Ring, pieces: Sequence[bytes], *, native: bool = True, deflate: bool = False
+    ring: RawTape, pieces: Sequence[bytes], *, native: bool = True, deflate: bool = False
 ) -> tuple[Outcome, Receiver]:
     protocol = ClientProtocol(URI, state=OPEN, max_size=LIMIT)
     if deflate:
@@ -204,7 +163,7 @@ def by_us(
     return Outcome(messages, protocol, wire.sent), receiver
 
 
-def check(ring: Ring, stream: bytes, cuts: Sequence[int] = (), *, deflate: bool = False) -> Outcome:
+def check(ring: RawTape, stream: bytes, cuts: Sequence[int] = (), *, deflate: bool = False) -> Outcome:
     """Both transports against the reference; the outcome."""
     places = sorted({cut % (len(stream) + 1) for cut in cuts} | {0, len(stream)})
     pieces = [stream[a:b] for a, b in pairwise(places)]
@@ -261,19 +220,19 @@ ODD = st.one_of(
     st.lists(st.integers(0, 1 << 20), max_size=12),
 )
 def test_any_mix_of_frames_however_cut_gives_the_messages_answers_and_close_of_websockets(
-    ring: Ring, good: list[bytes], mixed: list[bytes], cuts: list[int]
+    ring: RawTape, good: list[bytes], mixed: list[bytes], cuts: list[int]
 ) -> None:
     check(ring, b"".join(good + mixed), cuts)
 
 
-def test_a_close_between_fragments_is_answered_with_its_own_code_and_the_message_is_given_up(ring: Ring) -> None:
+def test_a_close_between_fragments_is_answered_with_its_own_code_and_the_message_is_given_up(ring: RawTape) -> None:
     stream = frame(TEXT, b"whole") + frame(TEXT, b"first", fin=False) + close_frame(1001) + frame(CONT, b"last")
     outcome = check(ring, stream, range(len(stream)))
     assert outcome.messages == [b"whole"]
     assert outcome.close_sent == (1001, "")
 
 
-def test_a_stream_cut_at_every_single_byte_gives_the_same(ring: Ring) -> None:
+def test_a_stream_cut_at_every_single_byte_gives_the_same(ring: RawTape) -> None:
     stream = b"".join(
         [
             frame(TEXT, b"one"),
@@ -298,7 +257,7 @@ def test_a_stream_cut_at_every_single_byte_gives_the_same(ring: Ring) -> None:
 @given(
     st.binary(max_size=12) | st.text(max_size=12).map(lambda t: t.encode("utf-8", "surrogatepass")), st.integers(0, 130)
 )
-def test_text_is_taken_exactly_when_python_can_decode_it(ring: Ring, odd: bytes, at: int) -> None:
+def test_text_is_taken_exactly_when_python_can_decode_it(ring: RawTape, odd: bytes, at: int) -> None:
     payload = b"a" * at + odd + b"b" * 70
     try:
         payload.decode()
@@ -311,7 +270,7 @@ def test_text_is_taken_exactly_when_python_can_decode_it(ring: Ring, odd: bytes,
     assert outcome.close_sent is None if good else outcome.close_sent is not None and outcome.close_sent[0] == 1007
 
 
-def test_compressed_messages_go_through_the_extension_between_plain_ones(ring: Ring) -> None:
+def test_compressed_messages_go_through_the_extension_between_plain_ones(ring: RawTape) -> None:
     packer = zlib.compressobj(wbits=-15)
 
     def packed(text: bytes) -> bytes:
@@ -322,7 +281,7 @@ def test_compressed_messages_go_through_the_extension_between_plain_ones(ring: R
     assert outcome.messages == [b"plain", b"packed " * 30, b"plain again"]
 
 
-def test_usual_frames_take_the_short_way_and_marked_ones_are_shown(ring: Ring) -> None:
+def test_usual_frames_take_the_short_way_and_marked_ones_are_shown(ring: RawTape) -> None:
     _, receiver = by_us(ring, [frame(TEXT, b"a") + frame(TEXT, b"a mark") + frame(TEXT, b"mark" * 20) + frame(PING)])
     assert receiver.sink.frames == 3
     assert receiver.noted_payloads == [b"a mark"]  # the other is too long to be looked at
@@ -358,13 +317,13 @@ class Owner:
 
 
 @pytest.fixture
-def small() -> Iterator[Ring]:
-    made = Ring(1 << 14)
+def small() -> Iterator[RawTape]:
+    made = RawTape(1 << 14)
     yield made
     made.close()
 
 
-def test_full_ring_skips_numbers_and_tells_how_many_before_anything_else(small: Ring) -> None:
+def test_full_ring_skips_numbers_and_tells_how_many_before_anything_else(small: RawTape) -> None:
     sink = RawSink(small.writer, 1 << 13)
     owner = Owner(sink)
     reader = FrameReader(owner, sink, 3, 7, 1 << 20)
@@ -382,7 +341,7 @@ def test_full_ring_skips_numbers_and_tells_how_many_before_anything_else(small: 
     assert reader.last_ns == 14
 
 
-def test_nothing_passes_what_is_owed_and_cannot_be_paid(small: Ring) -> None:
+def test_nothing_passes_what_is_owed_and_cannot_be_paid(small: RawTape) -> None:
     sink = RawSink(small.writer, 1 << 10)
     owner = Owner(sink)
     owner.pays, sink.owing = False, True
@@ -392,7 +351,7 @@ def test_nothing_passes_what_is_owed_and_cannot_be_paid(small: Ring) -> None:
     assert small.read() == []
 
 
-def test_message_larger_than_the_ring_takes_goes_to_the_owner_whole(small: Ring) -> None:
+def test_message_larger_than_the_ring_takes_goes_to_the_owner_whole(small: RawTape) -> None:
     sink = RawSink(small.writer, 1 << 10)
     owner = Owner(sink)
     reader = FrameReader(owner, sink, 0, 1, 1 << 20)
@@ -402,7 +361,7 @@ def test_message_larger_than_the_ring_takes_goes_to_the_owner_whole(small: Ring)
     assert owner.calls == [("odd", large)]
 
 
-def test_with_copies_every_message_is_shown_also_one_that_was_lost(small: Ring) -> None:
+def test_with_copies_every_message_is_shown_also_one_that_was_lost(small: RawTape) -> None:
     sink = RawSink(small.writer, 1 << 13)
     sink.copies = True
     owner = Owner(sink)
@@ -412,7 +371,7 @@ def test_with_copies_every_message_is_shown_also_one_that_was_lost(small: Ring) 
 
 
 def test_frame_of_several_megabytes_is_taken_and_its_room_given_back() -> None:
-    ring = Ring(1 << 25)
+    ring = RawTape(1 << 25)
     try:
         sink = RawSink(ring.writer, 0)
         reader = FrameReader(Owner(sink), sink, 0, 1, 1 << 24)
@@ -427,7 +386,7 @@ def test_frame_of_several_megabytes_is_taken_and_its_room_given_back() -> None:
         ring.close()
 
 
-def test_rest_gives_up_a_frame_that_is_not_whole(small: Ring) -> None:
+def test_rest_gives_up_a_frame_that_is_not_whole(small: RawTape) -> None:
     sink = RawSink(small.writer, 0)
     reader = FrameReader(Owner(sink), sink, 0, 1, 1 << 20)
     reader.feed(frame(TEXT, b"whole") + b"\x81\x05ha", 1, 1)
@@ -435,7 +394,7 @@ def test_rest_gives_up_a_frame_that_is_not_whole(small: Ring) -> None:
     assert reader.rest() == b""
 
 
-def test_what_the_owner_raises_comes_out_of_feed(small: Ring) -> None:
+def test_what_the_owner_raises_comes_out_of_feed(small: RawTape) -> None:
     class Raises(Owner):
         def odd(self, data: bytes, recv_ns: int, origin_ns: int) -> None:
             raise ProtocolError("no")
@@ -463,7 +422,7 @@ def test_what_the_owner_raises_comes_out_of_feed(small: Ring) -> None:
     ],
 )
 def test_bad_frame_is_answered_with_its_close_code_after_what_came_before(
-    ring: Ring, stream: bytes, code: int | None
+    ring: RawTape, stream: bytes, code: int | None
 ) -> None:
     outcome = check(ring, frame(TEXT, b"before") + stream + frame(TEXT, b"after"), (8, 9, 11))
     if code is not None:
@@ -472,6 +431,6 @@ def test_bad_frame_is_answered_with_its_close_code_after_what_came_before(
         assert outcome.close_sent[0] == code
 
 
-def test_lengths_need_not_be_minimal_as_websockets_has_it(ring: Ring) -> None:
+def test_lengths_need_not_be_minimal_as_websockets_has_it(ring: RawTape) -> None:
     stream = b"\x81\x7e\x00\x02hi" + b"\x82\x7f" + (2).to_bytes(8, "big") + b"ho"
     assert check(ring, stream, (3, 8)).messages == [b"hi", b"ho"]

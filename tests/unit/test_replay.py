@@ -23,6 +23,7 @@ from lob.stage import Stage
 from lob_connect._native import LinePlayer
 from lob_connect.raw import RawRing
 from lob_connect.replay import Pace, Player
+from processes.peer import read_all
 
 WS, REST = "wss://stream.binance.com:9443/stream", "https://api.binance.com/api/v3/depth?symbol=A"
 FOREIGN = "wss://ws.kraken.com/v2"
@@ -53,9 +54,7 @@ class Desk:
         try:
             self.player.play(path)
         finally:
-            self.found = []
-            while (record := self.reader.reader.read()) is not None:
-                self.found.append(records.parse(record))
+            self.found = read_all(self.reader.reader)
         return self.found
 
 

@@ -23,41 +23,17 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
 
-from lob import records
-from lob._native import SpscWriter
-from lob.rings import InputRing, OutputRing
-from lob.segments import Kind, RingState
 from lob.venues.venue import Control, Limits, Venue
-from lob_connect._native import FrameReader, RawSink
+from lob_connect._native import FrameReader
 from lob_connect.backoff import Budget
 from lob_connect.raw import Connection
 from lob_connect.selector import FrameSelector
 from lob_connect.session import Session, Terms
 from lob_connect.socket import Socket, Transport, open_socket
+from raw_tape import RawTape
 
 Handler = Callable[[ServerConnection], Awaitable[None]]
 Live = Callable[[Handler, Venue, Callable[["Tape"], bool], list[str]], "Tape"]
-
-
-class RawStub:
-    """A raw ring whose records come out again as payloads, in place of RawRing's way in for frames."""
-
-    def __init__(self) -> None:
-        name = f"/lob.session-{os.getpid()}-{secrets.token_hex(3)}.raw"
-        self.ring = OutputRing(name, Kind.SPSC, policy="drop", capacity_bytes=1 << 22)
-        assert isinstance(self.ring.writer, SpscWriter)
-        self.reader = InputRing(name, "test")
-        self.sink = RawSink(self.ring.writer, 0)
-
-    def read(self) -> list[records.Record]:
-        found = []
-        while (record := self.reader.reader.read()) is not None:
-            found.append(records.parse(record))
-        return found
-
-    def close(self) -> None:
-        self.reader.close()
-        self.ring.close(RingState.CLOSED, remove=True)
 
 
 class Notebook:
@@ -66,7 +42,7 @@ class Notebook:
     def __init__(self, way: str = "websockets") -> None:
         self.way = way
         self.limit = 1 << 20
-        self._raw = RawStub()
+        self._raw = RawTape(1 << 22)
         self._events: list[Any] = []
         self._times: list[tuple[int, int]] = []
 
@@ -506,7 +482,7 @@ class Tape:
     def __init__(self) -> None:
         self.events: list[Any] = []
         self.writer = SimpleNamespace(record_max_bytes=1 << 20)
-        self.stub = RawStub()
+        self.stub = RawTape(1 << 22)
 
     def frame_reader(
         self, connection: Connection, owner: Any, message_max_bytes: int, mark_size_max: int, marks: Sequence[str]
