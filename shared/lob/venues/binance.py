@@ -36,7 +36,7 @@ from lob.venues.shape import (
     Tag,
     TradeId,
 )
-from lob.venues.venue import Control, HttpAnswer, Limits, Metadata, Subscription, Venue
+from lob.venues.venue import Control, HttpAnswer, Limits, Metadata, Subscription, Venue, json_object
 
 # WS, "Payload": one set of keys serves all streams. `b` and `a` are levels in a diff and prices in a bookTicker.
 PAYLOAD: dict[str, Node] = {
@@ -214,12 +214,7 @@ class Exchange(Venue):
         return books_of(names.split("/")) if found else []
 
     def control(self, frame: bytes) -> Control | None:
-        try:
-            message = orjson.loads(frame)
-        except orjson.JSONDecodeError:
-            return None
-        if not isinstance(message, dict):
-            return None
+        message = json_object(frame)
         # ERR and its wrapped form, which a malformed stream name gets: {"error":{"code":2,"msg":"..."},"id":2}
         error = message.get("error", message)
         if isinstance(error, dict) and "code" in error and "msg" in error:

@@ -27,7 +27,7 @@ from lob.venues.shape import (
     TakerSide,
     TradeId,
 )
-from lob.venues.venue import Control, HttpAnswer, Limits, Metadata, Subscription, Venue
+from lob.venues.venue import Control, HttpAnswer, Limits, Metadata, Subscription, Venue, json_object
 
 # CHANNELS, "Level2": the other side is "offer", not "ask"
 _LEVEL = LevelObject("price_level", "new_quantity", side="side", bid="bid", ask="offer")
@@ -149,12 +149,7 @@ class Exchange(Venue):
         return []
 
     def control(self, frame: bytes) -> Control | None:
-        try:
-            message = orjson.loads(frame)
-        except orjson.JSONDecodeError:
-            return None
-        if not isinstance(message, dict):
-            return None
+        message = json_object(frame)
         if message.get("type") == "error":
             return Control("error", error=str(message.get("message", "")))
         if message.get("channel") == "subscriptions":

@@ -29,7 +29,7 @@ from lob.venues.shape import (
     TakerSide,
     TradeId,
 )
-from lob.venues.venue import Control, Limits, Subscription, Venue
+from lob.venues.venue import Control, Limits, Subscription, Venue, json_object
 
 DEPTHS = (10, 25, 100, 500, 1000)  # BOOK
 SERVER_DEPTH = 10  # BOOK: what a subscription without `depth` gets
@@ -128,12 +128,7 @@ class Exchange(Venue):
         return []
 
     def control(self, frame: bytes) -> Control | None:
-        try:
-            message = orjson.loads(frame)
-        except orjson.JSONDecodeError:
-            return None
-        if not isinstance(message, dict):
-            return None
+        message = json_object(frame)
         if message.get("channel") == "status":
             data = message.get("data")
             first = data[0] if isinstance(data, list) and data and isinstance(data[0], dict) else {}

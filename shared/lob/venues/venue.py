@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
+
+import orjson
 
 from lob.venues.shape import Shape
 
@@ -51,6 +53,15 @@ class Control:
     subscribed: tuple[Subscription, ...] = ()
     error: str = ""
     symbol: str = ""
+
+
+def json_object(frame: bytes) -> dict[str, Any]:
+    """The frame as the JSON object that it is; empty if it is none."""
+    try:
+        message = orjson.loads(frame)
+    except orjson.JSONDecodeError:
+        return {}
+    return message if isinstance(message, dict) else {}
 
 
 @dataclass(frozen=True)
