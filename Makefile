@@ -16,6 +16,7 @@ BIN := $(VENV)/bin
 PACKAGES := shared/lob $(wildcard tools/*/lob_*)
 NATIVE := $(wildcard shared/native/* tools/*/native/*) CMakeLists.txt pyproject.toml
 RINGS := $(wildcard shared/native/*.hpp) $(wildcard tools/lob-publish/native/*.hpp)
+EXPECT := tests/native/expect.hpp
 # Two makes at once take turns.
 LOCKED := mkdir -p build; $(if $(shell command -v flock),flock -o build/.lock)
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
@@ -130,11 +131,11 @@ native: build $(NATIVE_TESTS:%=build/native/%)
 	! grep -q '^FAILED' $(REPORTS)/native.log && [ "$$(grep -c passed $(REPORTS)/native.log)" = $(words $(NATIVE_TESTS)) ]
 
 NATIVE_FLAGS = -std=c++20 -Wall -Wextra -Werror -pthread -Ishared/native
-build/native/%: tests/native/%.cpp $(RINGS) build/compiler
+build/native/%: tests/native/%.cpp $(EXPECT) $(RINGS) build/compiler
 	@mkdir -p $(@D); $$(cat build/compiler) $(NATIVE_FLAGS) -O3 $< -o $@
-build/asan/%: tests/native/%.cpp $(RINGS) build/compiler
+build/asan/%: tests/native/%.cpp $(EXPECT) $(RINGS) build/compiler
 	@mkdir -p $(@D); $$(cat build/compiler) $(NATIVE_FLAGS) -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined $< -o $@
-build/tsan/%: tests/native/%.cpp $(RINGS) build/compiler
+build/tsan/%: tests/native/%.cpp $(EXPECT) $(RINGS) build/compiler
 	@mkdir -p $(@D); $$(cat build/compiler) $(NATIVE_FLAGS) -O1 -g -fno-omit-frame-pointer -fsanitize=thread $< -o $@
 
 # A second set of modules with the sanitizer in it, in an environment of its own that borrows the packages of .venv.

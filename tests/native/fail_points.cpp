@@ -16,6 +16,7 @@
 #include <string>
 
 #include "broadcast.hpp"
+#include "expect.hpp"
 #include "fixed_queue.hpp"
 #include "spsc.hpp"
 
@@ -32,12 +33,6 @@ struct Report {
     std::atomic<std::uint64_t> done;       // numbers up to here: committed, handled, posted or taken
     std::atomic<std::uint64_t> attempted;  // ... begun
 };
-
-struct Failed : std::runtime_error {
-    using std::runtime_error::runtime_error;
-};
-#define EXPECT(condition) \
-    if (!(condition)) throw Failed(std::string(#condition) + " is false, line " + std::to_string(__LINE__))
 
 std::uint64_t content(std::uint64_t seq, std::size_t word) { return seq * 0x9E3779B97F4A7C15ull + word; }
 std::uint32_t size_of(std::uint64_t seq) { return static_cast<std::uint32_t>(80 + 8 * (seq * 5 % 16)); }
@@ -343,14 +338,14 @@ bool stopped_in_its_slot(Kind, const char* role, int point, int pass) {
     return true;
 }
 
-struct Test {
+struct DyingTest {
     const char* name;
     bool (*body)(Kind, const char*, int, int);
     Kind kind;
     const char* role;
     std::set<int> points;  // that must be reached
 };
-const Test TESTS[] = {
+const DyingTest TESTS[] = {
     {"spsc writer", writer_dies<SpscWriter<>>, Kind::spsc, "spsc-writer",
      {1, 2, 3, 12, 13, 14, 15, 16, 17, 20, 21, 60, 61, 62, 63}},
     {"broadcast writer", writer_dies<BroadcastWriter<>>, Kind::broadcast, "broadcast-writer",
@@ -377,7 +372,7 @@ int main(int argc, char** argv) {
         return 0;
     }
     int failed = 0, deaths = 0;
-    for (const Test& test : TESTS) {
+    for (const DyingTest& test : TESTS) {
         std::string text;
         for (const int point : test.points)
             for (int pass = 1; pass <= 7 && text.empty(); ++pass) {

@@ -5,17 +5,12 @@
 #include <thread>
 #include <vector>
 
+#include "expect.hpp"
 #include "pool.hpp"
 
 using namespace lob;
 
 namespace {
-
-struct Failed : std::runtime_error {
-    using std::runtime_error::runtime_error;
-};
-#define EXPECT(condition) \
-    if (!(condition)) throw Failed(std::string(#condition) + " is false, line " + std::to_string(__LINE__))
 
 std::atomic<int> alive{0};
 
@@ -123,11 +118,6 @@ void no_object_is_ever_in_two_hands() {
     EXPECT(alive == 0 && pool.counters().high_water <= 600);
 }
 
-struct Test {
-    const char* name;
-    void (*body)();
-};
-#define TEST(name) Test{#name, name}
 constexpr Test TESTS[] = {
     TEST(objects_are_made_and_ended_and_handed_out_again),
     TEST(at_the_limit_nothing_is_given_and_it_is_counted),
@@ -138,16 +128,4 @@ constexpr Test TESTS[] = {
 
 }  // namespace
 
-int main() {
-    int failed = 0;
-    for (const Test& test : TESTS) {
-        try {
-            test.body();
-        } catch (const std::exception& error) {
-            std::printf("FAILED %s: %s\n", test.name, error.what());
-            ++failed;
-        }
-    }
-    std::printf("%d passed, %d failed\n", static_cast<int>(std::size(TESTS)) - failed, failed);
-    return failed == 0 ? 0 : 1;
-}
+int main() { return run(TESTS); }

@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "broadcast.hpp"
+#include "expect.hpp"
 #include "fixed_queue.hpp"
 #include "spsc.hpp"
 
@@ -28,12 +29,6 @@ struct Memory {
     Header& header() { return segment->header(); }
     std::optional<Segment> segment;
 };
-
-struct Failed : std::runtime_error {
-    using std::runtime_error::runtime_error;
-};
-#define EXPECT(condition) \
-    if (!(condition)) throw Failed(std::string(#condition) + " is false, line " + std::to_string(__LINE__))
 
 template <class Exception>
 bool throws(const std::function<void()>& body) {
@@ -536,11 +531,6 @@ void writer_that_died_before_latest_leaves_its_last_record_to_be_found() {
     EXPECT(reader.read(words) == Read::ok && seq_of(words) == 42);
 }
 
-struct Test {
-    const char* name;
-    void (*body)();
-};
-#define TEST(name) Test{#name, name}
 constexpr Test TESTS[] = {
     TEST(writer_that_died_before_the_tail_is_continued_exactly),
     TEST(commit_without_a_record_still_says_which_raw_record_is_done),
@@ -569,16 +559,4 @@ constexpr Test TESTS[] = {
 
 }  // namespace
 
-int main() {
-    int failed = 0;
-    for (const Test& test : TESTS) {
-        try {
-            test.body();
-        } catch (const std::exception& error) {
-            std::printf("FAILED %s: %s\n", test.name, error.what());
-            ++failed;
-        }
-    }
-    std::printf("%d passed, %d failed\n", static_cast<int>(std::size(TESTS)) - failed, failed);
-    return failed == 0 ? 0 : 1;
-}
+int main() { return run(TESTS); }
