@@ -9,7 +9,7 @@ A test extension: `<symbol>@depth@<n>ms` with any n; 0 is one message for every 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -59,7 +59,7 @@ class Spot:
     default_interval_ms = 1000
 
     def depth_update(self, market: Market, first: int, last: int, prev: int, changes: Changes, time_ms: int) -> str:
-        bids, asks = self._both(market.instrument, changes)
+        bids, asks = both_sides(market.instrument, changes, padded)
         return (
             f'{{"e":"depthUpdate","E":{time_ms},"s":"{market.instrument.symbol}","U":{first},"u":{last},'
             f'"b":[{bids}],"a":[{asks}]}}'
@@ -93,15 +93,17 @@ class Spot:
         )
 
     def snapshot(self, market: Market, seq: int, book: dict[int, int], limit: int, time_ms: int) -> str:
-        bids, asks = self._both(market.instrument, nearest(book, limit))
+        bids, asks = both_sides(market.instrument, nearest(book, limit), padded)
         return f'{{"lastUpdateId":{seq},"bids":[{bids}],"asks":[{asks}]}}'
 
-    def _both(self, inst: Instrument, changes: Changes) -> tuple[str, str]:
-        sides: tuple[list[str], list[str]] = ([], [])
-        for key, lots in changes:
-            level = f'["{padded(abs(key), inst.price_decimals)}","{padded(lots, inst.lot_decimals)}"]'
-            sides[0 if key < 0 else 1].append(level)
-        return ",".join(sides[0]), ",".join(sides[1])
+
+def both_sides(inst: Instrument, changes: Changes, text: Callable[[int, int], str]) -> tuple[str, str]:
+    """The levels of bids and of asks, joined, with numbers as `text` (units, decimals) writes them."""
+    sides: tuple[list[str], list[str]] = ([], [])
+    for key, lots in changes:
+        level = f'["{text(abs(key), inst.price_decimals)}","{text(lots, inst.lot_decimals)}"]'
+        sides[0 if key < 0 else 1].append(level)
+    return ",".join(sides[0]), ",".join(sides[1])
 
 
 def nearest(book: dict[int, int], limit: int) -> list[tuple[int, int]]:

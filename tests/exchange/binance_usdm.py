@@ -6,9 +6,9 @@ count more than this book's events, so U is not the previous u + 1; only pu == p
 
 from __future__ import annotations
 
-from exchange.binance import Changes, buyer_is_maker, nearest
+from exchange.binance import Changes, both_sides, buyer_is_maker, nearest
 from exchange.engine import Best, Market, Trade
-from exchange.instrument import Instrument, decimal_text
+from exchange.instrument import decimal_text
 
 STRIDE = 41
 JITTER = 29
@@ -35,7 +35,7 @@ class UsdM:
     default_interval_ms = 250
 
     def depth_update(self, market: Market, first: int, last: int, prev: int, changes: Changes, time_ms: int) -> str:
-        bids, asks = self._both(market.instrument, changes)
+        bids, asks = both_sides(market.instrument, changes, decimal_text)
         return (
             f'{{"e":"depthUpdate","E":{time_ms},"T":{time_ms - 1},"s":"{market.instrument.symbol}",'
             f'"U":{futures_first_id(first)},"u":{futures_id(last)},"pu":{futures_id(prev)},"b":[{bids}],"a":[{asks}]}}'
@@ -72,12 +72,5 @@ class UsdM:
         )
 
     def snapshot(self, market: Market, seq: int, book: dict[int, int], limit: int, time_ms: int) -> str:
-        bids, asks = self._both(market.instrument, nearest(book, limit))
+        bids, asks = both_sides(market.instrument, nearest(book, limit), decimal_text)
         return f'{{"lastUpdateId":{futures_id(seq)},"E":{time_ms},"T":{time_ms - 1},"bids":[{bids}],"asks":[{asks}]}}'
-
-    def _both(self, inst: Instrument, changes: Changes) -> tuple[str, str]:
-        sides: tuple[list[str], list[str]] = ([], [])
-        for key, lots in changes:
-            level = f'["{decimal_text(abs(key), inst.price_decimals)}","{decimal_text(lots, inst.lot_decimals)}"]'
-            sides[0 if key < 0 else 1].append(level)
-        return ",".join(sides[0]), ",".join(sides[1])
