@@ -111,6 +111,18 @@ def eventually(condition: Callable[[], Any], what: str, deadline_s: float = DEAD
     raise AssertionError(f"not within {deadline_s} s: {what}")
 
 
+def in_own_shm(size: str, program: str) -> subprocess.CompletedProcess[str]:
+    """Runs Python text where /dev/shm is empty and has this size (as mount takes it); skips if that cannot be."""
+    import pytest  # here: the other processes need not load it
+
+    mount = f'mount -t tmpfs -o size={size} tmpfs /dev/shm && exec "$@"'
+    command = ["unshare", "--mount", "sh", "-c", mount, "sh", sys.executable, "-c", program]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    if "unshare" in run.stderr or "mount:" in run.stderr:
+        pytest.skip("no mount namespaces here")
+    return run
+
+
 def record(text: bytes = b"", **header: Any) -> bytes:
     """A raw frame with this payload."""
     return records.build(records.RecordType.RAW_FRAME, text=text, **header)

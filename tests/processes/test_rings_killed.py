@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from functools import partial
 
 import pytest
 
 from lob import _native, records
-from lob.names import ring_name
 from lob.rings import InputRing, OutputRing
 from lob.segments import Kind, open_segment
-from processes.peer import eventually, own_instance, peers, read_all
+from processes.peer import eventually, in_own_shm, peers, read_all
 
 WRITE_FOR_EVER = """
 ring = OutputRing({name!r}, Kind.{kind}, policy={policy!r}, capacity_bytes=1 << 16, keep=True)
@@ -26,12 +22,6 @@ while True:
     while not ring.writer.write(record(b"%d" % ring.writer.next_seq * (1 + n % 40), raw_seq=n)):
         ring.writer.wait_free(400, "auto", 20)
 """
-
-
-@pytest.fixture
-def name() -> Iterator[str]:
-    with own_instance() as instance:
-        yield ring_name(instance, "raw")
 
 
 @pytest.mark.parametrize(("kind", "policy"), [("SPSC", "drop"), ("BROADCAST", "wait")])
@@ -145,13 +135,7 @@ def test_a_full_shm_is_one_sentence_with_both_sizes_and_leaves_nothing(name: str
         "except NoSpace as error: print(error)\n"
         "print(sorted(os.listdir('/dev/shm')))\n"
     )
-    mount = 'mount -t tmpfs -o size=8m tmpfs /dev/shm && exec "$@"'
-    run = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", mount, "sh", sys.executable, "-c", program],
-        capture_output=True, text=True, timeout=30,
-    )  # fmt: skip
-    if "unshare" in run.stderr or "mount:" in run.stderr:
-        pytest.skip("no mount namespaces here")
+    run = in_own_shm("8m", program)
     sentence, listing = run.stdout.splitlines()
     assert sentence == (
         f"{name.replace('.raw', '.events')} needs 65 MiB of shared memory and /dev/shm has 5 MiB free; "

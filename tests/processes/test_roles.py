@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import grp
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from lob.names import list_rings, ring_name
+from lob.names import list_rings
 from lob.rings import InputRing, OutputRing
 from lob.roles import READER_ROLE, WRITER_ROLE, Roles, role_held
 from lob.segments import Kind, RingState, unlink_if_idle
-from processes.peer import Peer, PeerError, eventually, own_instance, peers, read_all, record
+from processes.peer import Peer, PeerError, eventually, peers, read_all, record
 
 NOBODY = 65534
-
-
-@pytest.fixture
-def name() -> Iterator[str]:
-    with own_instance() as instance:
-        yield ring_name(instance, "raw")
 
 
 def other_user(gid: int) -> Peer:

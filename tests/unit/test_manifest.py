@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 
 import pytest
 
 from lob.errors import WrongLayout
 from lob.manifest import read_manifest
-from lob.names import ring_name
 from lob.rings import InputRing, OutputRing
 from lob.segments import Kind
 from poke import MANIFEST, Poke
-from processes.peer import own_instance
 
 CAPACITY = 4096
-
-
-@pytest.fixture
-def name() -> Iterator[str]:
-    with own_instance() as instance:
-        yield ring_name(instance, "raw")
 
 
 def test_a_manifest_is_read_whole_while_the_next_one_is_half_written(name: str) -> None:

@@ -10,9 +10,7 @@ import errno
 import os
 import platform
 import re
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,10 +18,10 @@ import pytest
 from lob import _native, memory
 from lob.manifest import read_manifest
 from lob.memory import RingMemory, mapped, node_bytes, nodes_with_memory
-from lob.names import ring_name, shm_path
+from lob.names import shm_path
 from lob.rings import InputRing, OutputRing
 from lob.segments import Kind, RingState, open_segment
-from processes.peer import Peer, own_instance, peers, read_all, record
+from processes.peer import Peer, in_own_shm, peers, read_all, record
 
 HUGE = 2 << 20
 CAPACITY = 4 << 20
@@ -34,12 +32,6 @@ can_be_huge = pytest.mark.skipif(
     reason=f"Linux {platform.release()} as it is set up here gathers no huge pages of shared memory",
 )
 has_nodes = pytest.mark.skipif(nodes_with_memory() is None, reason="this kernel knows no NUMA nodes")
-
-
-@pytest.fixture
-def name() -> Iterator[str]:
-    with own_instance() as instance:
-        yield ring_name(instance, "raw")
 
 
 def wishes(**what: object) -> tuple[RingMemory, list[str]]:
@@ -241,13 +233,7 @@ def test_a_shm_that_holds_the_ring_and_not_its_last_huge_page_is_told(name: str)
         f"ring = OutputRing({name!r}, Kind.SPSC, capacity_bytes={CAPACITY}, memory=RingMemory(huge=True, say=print))\n"
         "print(mapped(ring.segment)['huge_bytes'])\n"
     )
-    mount = 'mount -t tmpfs -o size=5500k tmpfs /dev/shm && exec "$@"'
-    run = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", mount, "sh", sys.executable, "-c", program],
-        capture_output=True, text=True, timeout=30,
-    )  # fmt: skip
-    if "unshare" in run.stderr or "mount:" in run.stderr:
-        pytest.skip("no mount namespaces here")
+    run = in_own_shm("5500k", program)
     assert run.stderr == ""
     assert run.stdout.splitlines() == [
         f"--huge: {name} has 4.0 MiB of 5.0 MiB in huge pages: /dev/shm has no room for another huge page; "

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import pytest
 
-from lob.names import ring_name
 from lob.records import Reason, RequestKind
 from lob.rings import InputRing, OutputRing
 from lob.segments import Kind, RingState
 from poke import QUEUE, Poke
-from processes.peer import own_instance
 
 CAPACITY = 4096
-
-
-@pytest.fixture
-def name() -> Iterator[str]:
-    with own_instance() as instance:
-        yield ring_name(instance, "raw")
 
 
 def test_requests_travel_upstream_in_order_until_the_queue_is_full(name: str) -> None:

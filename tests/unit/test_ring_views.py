@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,6 @@ from lob.segments import Kind, open_segment
 from processes.peer import own_instance, read_all, record
 
 CAPACITY = 4096
-
-
-@pytest.fixture
-def name() -> Iterator[str]:
-    with own_instance() as instance:
-        yield ring_name(instance, "raw")
 
 
 def spsc(name: str) -> tuple[_native.SpscWriter, _native.SpscReader]:

@@ -6,7 +6,6 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +13,15 @@ import pytest
 
 from lob import _native
 from lob.errors import NoRing, RoleTaken, WrongLayout
-from lob.names import instance_of, list_rings, ring_name
+from lob.names import instance_of, list_rings
 from lob.records import HEADER
 from lob.rings import InputRing, OutputRing
 from lob.roles import role_held
 from lob.segments import Kind, RingState, open_segment
 from poke import CHECKPOINTS, DATA, INTENT, TAIL, Poke, left_behind
-from processes.peer import eventually, own_instance, read_all, record
+from processes.peer import eventually, read_all, record
 
 CAPACITY = 4096
-
-
-@pytest.fixture
-def name() -> Iterator[str]:
-    with own_instance() as instance:
-        yield ring_name(instance, "raw")
 
 
 def payloads(reader: _native.SpscReader | _native.BroadcastReader) -> list[bytes]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,6 @@ from poke import CHECKPOINTS, INTENT, LATEST, TAIL, Poke, left_behind
 from processes.peer import own_instance, record
 
 CAPACITY = 4096
-
-
-@pytest.fixture
-def name() -> Iterator[str]:
-    with own_instance() as instance:
-        yield ring_name(instance, "raw")
 
 
 # -- making ------------------------------------------------------------------------------------------------------
