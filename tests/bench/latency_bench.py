@@ -11,7 +11,7 @@ as lob-connect would, on schedule; the origin of each is the moment it was due: 
   tuned host                  an estimate, for an isolated core a stage that spins: the work of all three, and three
                               hops of half a ring's round trip between two cores that do nothing else (RING_BENCH)
   bare chain                  four processes and three spsc rings that do nothing (chain_bench.cpp), same waiting, same
-                              cores, just before: the floor on this host in that minute
+                              cores, shortly before: the floor on this host
 `others`: cores that processes not of this benchmark used meanwhile. Of a few tries the least disturbed one is shown;
 with more than 0.1 the tails are theirs, with 1 the medians too.
 The last rows come over a real WebSocket on the loopback through lob-connect, from the moment of the send.
@@ -95,9 +95,12 @@ def quietest(attempt: Callable[[], tuple[Result, float]]) -> tuple[Result, float
     return best
 
 
-def floor(chain: Path | None, wait: str, rate: int, cores: Mapping[str, set[int]], case: str) -> float | None:
-    if chain is None:
-        return None
+def floors(chain: Path, wait: str) -> dict[tuple[str, int], float]:
+    """(placement, messages a second) -> p50 of the bare chain, us. Before stages run: one that yields takes a core."""
+    return {(place, rate): floor(chain, wait, rate, cores, place) for place, cores in PLACES.items() for rate in RATES}
+
+
+def floor(chain: Path, wait: str, rate: int, cores: Mapping[str, set[int]], place: str) -> float:
     where = [",".join(map(str, sorted(cores[name]))) for name in ("source", *STAGES)]
     count = str(max(int(min(SECONDS, 1.0) * rate), 200))
     command = [str(chain), wait, str(rate), count, *where]
@@ -111,14 +114,13 @@ def floor(chain: Path | None, wait: str, rate: int, cores: Mapping[str, set[int]
 
     figures, load = quietest(attempt)
     also = {key: figures[key] for key in ("p90", "p99", "p99.9")}
-    row(f"bare chain, {case}", figures["p50"], "us p50", also={**also, "others": load})
+    row(f"bare chain, {wait}, {place}, {rate // 1000} k/s", figures["p50"], "us p50", also={**also, "others": load})
     return float(figures["p50"])
 
 
-def measure(running: Scheduled, chain: Path | None, flow: Flow, wait: str, place: str, rate: int) -> None:
+def measure(running: Scheduled, bare: float | None, flow: Flow, wait: str, place: str, rate: int) -> None:
     case = f"{wait}, {place}, {rate // 1000} k/s, {flow.levels} levels"
     cores = PLACES[place]
-    bare = floor(chain, wait, rate, cores, case)
     running.place(cores)
     count = min(int(SECONDS * rate), MESSAGES_MAX)
     running.send([flow], rate, rate // 10)  # nobody is timed before caches and `auto` know the flow
@@ -149,6 +151,7 @@ def _rows(headers: Headers, case: str, load: float, bare: float | None, goal: st
 
 def direct(chain: Path | None) -> None:
     for wait in ("yield", "auto"):
+        bare = floors(chain, wait) if chain is not None else {}
         options = {stage: ["--wait", wait] for stage in STAGES}
         options["publish"] += ["--ring-bytes", PUBLIC_BYTES]
         for levels in (20, 2):
@@ -164,7 +167,7 @@ def direct(chain: Path | None) -> None:
                 names = list(PLACES)
                 for place in names if levels == 20 else names[-1:]:
                     for rate in RATES if levels == 20 else RATES[::2]:
-                        measure(running, chain, flow, wait, place, rate)
+                        measure(running, bare.get((place, rate)), flow, wait, place, rate)
                 if wait == "auto" and levels == 20:
                     silence(running)
 
