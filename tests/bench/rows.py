@@ -54,8 +54,8 @@ class Others:
 
 
 def cpu_s(pid: int) -> float:
-    """Seconds of CPU that a process has used."""
-    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+    """Seconds of CPU that the threads of a process have used; those that have ended are not in it."""
+    return sum(int(file.read_text().split()[0]) for file in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
 
 
 def _all_cpu_s() -> float:
