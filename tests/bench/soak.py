@@ -10,6 +10,7 @@ shared memory. Exit status: 0 nothing grew; 1 something did (it is named), or an
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from dataclasses import dataclass
@@ -97,6 +98,8 @@ def disturbed(samples: list[Sample]) -> bool:
 
 
 def main() -> int:
+    for number in (signal.SIGINT, signal.SIGTERM):  # the stages end with us
+        signal.signal(number, lambda number, _frame: sys.exit(128 + number))
     minutes = float(sys.argv[1]) if len(sys.argv) > 1 else 10.0
     each_s = max(minutes * 60 / SAMPLES, 1.0)
     flows = [Flow(f"SYM{number}USDT", 20, seed=number) for number in range(SYMBOLS)]
