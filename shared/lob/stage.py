@@ -40,6 +40,7 @@ from lob.waiting import spin_refusal, stages_of, way_of_waiting
 Mode: TypeAlias = Literal["pipe", "named", "print", "none"]
 
 DRAIN_PATIENCE_S = 10.0  # a reader that makes no progress for so long is given up
+ATTACH_S = 5.0  # in a pipe: when nobody has attached to our ring for so long, it is no stage that reads our stdout
 TICK_S = 0.02
 STINT_MS = 250  # of a native loop while records flow
 IDLE_MS = 50  # ... and while none comes
@@ -75,6 +76,7 @@ class Stage:
         self._ended = False
         self._started = time.monotonic()
         self._deadline: float | None = None if common.for_s is None else self._started + common.for_s
+        self._unread: tuple[OutputRing, float] | None = None  # our ring in a pipe, and when somebody should read it
         self._next_tick = 0.0
         self._next_second = self._started + 1.0
         self._status: Callable[[], str] | None = None
@@ -204,6 +206,7 @@ class Stage:
                 os.write(1, Descriptor(name, kind.name.lower(), venue, policy, os.getpid()).line())
             except BrokenPipeError:
                 pass  # the reader is gone already: running() will say so
+            self._unread = ring, time.monotonic() + ATTACH_S
         self.supervisor.ready(f"{name} open")
         return ring
 
@@ -300,6 +303,7 @@ class Stage:
         if now >= self._next_second:
             self._next_second = now + 1.0
             self._choose_wait()
+            self._tell_unread()
             if self._status is not None and self.supervisor.present:
                 self.supervisor.status(self._status())
             for ring in self.outputs:
@@ -316,6 +320,14 @@ class Stage:
         if self.common.wait == "auto" and name is not None:
             pinned = len(os.sched_getaffinity(0)) == 1
             self.wait = way_of_waiting(stages_of(instance_of(name)) if pinned else set())
+
+    def _tell_unread(self) -> None:
+        """Who looks at our stdout himself (`| jq`) has the one line that names the ring, and waits for more."""
+        if self._unread is None or time.monotonic() < self._unread[1]:
+            return
+        ring, self._unread = self._unread[0], None
+        if not any(reader["pid"] for reader in ring.segment.facts()["readers"]):
+            self.say(f"nobody reads {ring.name}, as the next stage would; for records as text on stdout give --print")
 
     def _reader_gone(self) -> bool:
         return self.mode in ("pipe", "print") and bool(self._stdout_poll.poll(0))
@@ -419,6 +431,7 @@ class Stage:
                 for output in self.outputs:
                     output.writer.beat()
                 self.supervisor.alive()
+                self._tell_unread()
             attached, behind = ring.readers_behind()
             seen = any(reader["pid"] for reader in ring.segment.facts()["readers"])
             if seen and (behind == 0 or not attached):

@@ -48,9 +48,12 @@ def cli() -> None:
 @click.option("--count", type=int, default=None)
 @click.option("--policy", default="wait")
 @click.option("--patience", type=float, default=10.0)
+@click.option("--attach", type=float, default=5.0)
 @click.option("--fail-after", type=int, default=None)
-def source(count: int | None, policy: Any, patience: float, fail_after: int | None, **options: Any) -> int:
-    lob.stage.DRAIN_PATIENCE_S = patience
+def source(
+    count: int | None, policy: Any, patience: float, attach: float, fail_after: int | None, **options: Any
+) -> int:
+    lob.stage.DRAIN_PATIENCE_S, lob.stage.ATTACH_S = patience, attach
     stage = Stage("source", common(options))
     ring = stage.open_output(
         "raw", Kind.SPSC, venue="test", policy=policy, capacity_bytes=CAPACITY, manifest={"venue": "test"}

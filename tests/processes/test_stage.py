@@ -243,6 +243,27 @@ def test_a_reader_that_makes_no_progress_is_given_up(stages: Stages) -> None:
     assert stages.ends(source) == 0 and stages.left() == set()
 
 
+def test_who_reads_the_pipe_himself_is_told_how_to_have_text(stages: Stages) -> None:
+    source = stages.start("source", "--attach", "0.2", "--patience", "0.2")
+    eventually(lambda: bool(stages.stderr(source)), "the hint")
+    assert stages.stderr(source) == (
+        f"source: nobody reads {stages.ring('raw')}, as the next stage would; "
+        "for records as text on stdout give --print\n"
+    )
+    source.send_signal(signal.SIGTERM)
+    assert stages.ends(source) == 0 and stages.left() == set()
+
+
+def test_stages_that_are_joined_are_told_nothing(stages: Stages) -> None:
+    source, sink = stages.pipeline(["source", "--attach", "0.5"], ["sink"])
+    first_number(sink)
+    time.sleep(1.2)
+    assert stages.stderr(source) == ""
+    source.send_signal(signal.SIGTERM)
+    numbers(sink)
+    assert [stages.ends(source), stages.ends(sink)] == [0, 0]
+
+
 def test_for_so_long_and_no_longer(stages: Stages) -> None:
     started = time.monotonic()
     source, sink = stages.pipeline(["source", "--for", "400ms"], ["sink"])
