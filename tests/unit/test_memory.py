@@ -31,6 +31,9 @@ can_be_huge = pytest.mark.skipif(
     kernel < (6, 1) or not memory.THP.exists() or "[deny]" in (memory.THP / "shmem_enabled").read_text(),
     reason=f"Linux {platform.release()} as it is set up here gathers no huge pages of shared memory",
 )
+can_lock = pytest.mark.skipif(
+    "asan" in os.environ.get("LD_PRELOAD", ""), reason="the address sanitizer makes mlock do nothing"
+)
 has_nodes = pytest.mark.skipif(nodes_with_memory() is None, reason="this kernel knows no NUMA nodes")
 
 
@@ -132,6 +135,7 @@ def test_a_reader_makes_the_pages_of_a_writer_at_work_huge_and_not_a_byte_is_los
         assert writer.do("mapped(ring.segment)['huge_bytes']") >= HUGE  # what it has touched again
 
 
+@can_lock
 @can_be_huge
 def test_a_successor_gets_for_a_ring_that_was_there_what_it_wishes_and_says_only_what_it_had(name: str) -> None:
     OutputRing(name, Kind.BROADCAST, capacity_bytes=CAPACITY, keep=True).close(RingState.PAUSED, remove=False)
@@ -245,6 +249,7 @@ def test_a_shm_that_holds_the_ring_and_not_its_last_huge_page_is_told(name: str)
 # -- locked -----------------------------------------------------------------------------------------------------------
 
 
+@can_lock
 @pytest.mark.parametrize("huge", [False, pytest.param(True, marks=can_be_huge)])
 def test_a_small_ring_is_locked_by_its_writer_and_by_its_reader(name: str, huge: bool) -> None:
     wish, said = wishes(huge=huge, lock=True)
@@ -258,6 +263,7 @@ def test_a_small_ring_is_locked_by_its_writer_and_by_its_reader(name: str, huge:
     assert read_manifest(ring.segment)["memory"]["locked_bytes"] == ring.segment.size_bytes
 
 
+@can_lock
 def test_a_ring_above_the_limit_is_one_line_with_limit_and_need_and_is_not_locked(name: str) -> None:
     limited = "resource.setrlimit(resource.RLIMIT_MEMLOCK, (2 << 20, 2 << 20))"
     with peers(1) as (peer,):
