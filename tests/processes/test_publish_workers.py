@@ -30,17 +30,20 @@ def instance() -> Iterator[str]:
         unlink(ring)
 
 
+GONE = (FileNotFoundError, ProcessLookupError)  # before we open its file in /proc, or while we read it
+
+
 def workers_of(process: subprocess.Popen[bytes]) -> list[int]:
     """Pids of its workers; those that are at work: they have their name then."""
     try:
         pids = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    except FileNotFoundError:
+    except GONE:
         return []
     found = []
     for pid in map(int, pids):
         try:
             status = Path(f"/proc/{pid}/status").read_text()
-        except FileNotFoundError:
+        except GONE:
             continue
         if status.startswith("Name:\tlob-worker-") and "State:\tZ" not in status:
             found.append(pid)
@@ -50,7 +53,7 @@ def workers_of(process: subprocess.Popen[bytes]) -> list[int]:
 def gone(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
-    except FileNotFoundError:
+    except GONE:
         return True
 
 
