@@ -445,7 +445,7 @@ def test_replay_of_a_recording_gives_equal_raw_records(venue: Running, tmp_path:
     with connect("binance", "--replay", str(path)) as tool:
         assert tool.drain() == 0, tool.stderr
         replayed = tool.found
-    assert len(original) > 20
+    assert len(original) > 10  # that there is something to compare
     assert list(map(comparable, replayed)) == list(map(comparable, original))
 
 
